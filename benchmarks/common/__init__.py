@@ -1,0 +1,1 @@
+"""What the benchmarks share: the models, the processes, the statistics, the report."""
