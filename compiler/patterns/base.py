@@ -1,0 +1,72 @@
+"""What a pattern is, and the tools that patterns share.
+
+A pattern is one file: a docstring that draws the IR before and after and states the law that
+makes the rewrite right, and a subclass of `Pattern`. It sees a whole module at one stage of
+compilation and says how often it applied.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from iree.compiler import ir
+
+from ...targets import Target
+from ..parameters import ParameterTable
+
+__all__ = ["Pattern", "PatternContext", "Stage", "operations", "walk"]
+
+# Where a pattern enters: "torch" before any lowering; "linalg" after IREE's input conversion
+# (linalg on tensors); "dispatch" after dispatches are formed, before they are translated.
+Stage = Literal["torch", "linalg", "dispatch"]
+
+
+@dataclass(kw_only=True)
+class PatternContext:
+    """What a pattern may know and change beside the IR."""
+
+    target: Target
+    precision: str
+    parameters: ParameterTable
+    notes: list[str] = field(default_factory=list)
+
+
+class Pattern(ABC):
+    """A named rewrite. ``name`` is namespaced (``canao.fuse_qkv``); ``stage`` is where it runs."""
+
+    name: ClassVar[str]
+    stage: ClassVar[Stage]
+    after: ClassVar[tuple[str, ...]] = ()
+    """Names of patterns that, where both run, must have run before this one."""
+
+    required: ClassVar[bool] = False
+    """Whether nothing compiles without it: it then runs with any ``--fusion``."""
+
+    def applies_to(self, target: Target) -> bool:
+        """Whether the pattern belongs in this target's pipeline; every target by default."""
+        del target
+        return True
+
+    @abstractmethod
+    def run(self, module: ir.Module, context: PatternContext) -> int:
+        """Rewrite ``module`` in place; returns how often the pattern applied."""
+
+
+def operations(module: ir.Module, name: str) -> list[Any]:
+    """Every operation of that name, in program order, as a list that is safe to rewrite over."""
+    return [op for op in walk(module.operation) if op.name == name]
+
+
+def walk(root: Any) -> Iterator[Any]:
+    """Every operation below ``root``, in program order, nested regions included."""
+    found: list[Any] = []
+
+    def visit(op: Any) -> ir.WalkResult:
+        found.append(op)
+        return ir.WalkResult.ADVANCE
+
+    root.walk(visit, ir.WalkOrder.PRE_ORDER)
+    yield from (op.operation for op in found)

@@ -1,0 +1,99 @@
+"""Patterns by name, and the pipeline: which patterns run, in which order.
+
+A package outside canao adds a pattern by calling `register` from a module named in its
+entry-point group ``canao.patterns``; it then runs after canao's own of the same stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib.metadata import entry_points
+
+from ...errors import InputError
+from ...targets import Target
+from .base import Pattern, Stage
+from .bind_parameters import BindParameters
+from .decompose_attention import DecomposeAttention
+from .fuse_qkv import FuseQKV
+from .narrow_integers import NarrowIntegers
+from .strip_checks import StripChecks
+
+__all__ = ["ENTRY_POINT_GROUP", "PIPELINE", "names", "pipeline", "register"]
+
+ENTRY_POINT_GROUP = "canao.patterns"
+
+# In the order in which they run. The comment says why each stands where it stands.
+PIPELINE: list[Pattern] = [
+    # -- torch: operations as the model wrote them ---------------------------------------------
+    # Checks that torch.export leaves behind have no lowering and no meaning for static shapes.
+    StripChecks(),
+    # Joins projections while a linear layer is still one operation with named weights.
+    FuseQKV(),
+    # Takes attention apart before IREE turns it into its own loop over keys.
+    DecomposeAttention(),
+    # Last at this stage: the patterns above read and write parameters by name.
+    BindParameters(),
+    # -- linalg: loops over tensors ------------------------------------------------------------
+    # Needs every integer in sight, so it follows the lowering of the torch dialect.
+    NarrowIntegers(),
+]
+
+_loaded = False
+
+
+def register(pattern: Pattern) -> None:
+    """Append ``pattern`` to the pipeline. Raises `InputError` where the name is taken."""
+    if any(known.name == pattern.name for known in PIPELINE):
+        raise InputError(
+            f"There is a pattern {pattern.name!r} already: give the new one another name."
+        )
+    PIPELINE.append(pattern)
+
+
+def names() -> tuple[str, ...]:
+    """Every registered pattern, in order."""
+    _load()
+    return tuple(pattern.name for pattern in PIPELINE)
+
+
+def pipeline(
+    target: Target, *, fusion: str = "auto", drop: Sequence[str] = ()
+) -> dict[Stage, list[Pattern]]:
+    """The patterns for one compilation, by stage.
+
+    ``fusion`` other than ``auto`` keeps only the required ones. Raises `InputError` where
+    ``drop`` names an unknown or a required pattern, or where the order breaks an ``after``.
+    """
+    _load()
+    known = {pattern.name: pattern for pattern in PIPELINE}
+    for name in drop:
+        if name not in known:
+            raise InputError(f"There is no pattern {name!r} to drop: {', '.join(known)}.")
+        if known[name].required:
+            raise InputError(
+                f"Pattern {name!r} cannot be dropped: without it nothing compiles for this target."
+            )
+    chosen: dict[Stage, list[Pattern]] = {"torch": [], "linalg": [], "dispatch": []}
+    for pattern in PIPELINE:
+        wanted = pattern.required or (fusion == "auto" and pattern.name not in drop)
+        if wanted and pattern.applies_to(target):
+            chosen[pattern.stage].append(pattern)
+    _check_order(chosen.values())
+    return chosen
+
+
+def _check_order(stages: Iterable[list[Pattern]]) -> None:
+    for patterns in stages:
+        position = {pattern.name: index for index, pattern in enumerate(patterns)}
+        for pattern in patterns:
+            for earlier in pattern.after:
+                if position.get(earlier, -1) > position[pattern.name]:
+                    raise InputError(f"Pattern {pattern.name!r} must run after {earlier!r}.")
+
+
+def _load() -> None:
+    global _loaded
+    if not _loaded:
+        _loaded = True
+        for entry in entry_points(group=ENTRY_POINT_GROUP):
+            entry.load()
