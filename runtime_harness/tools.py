@@ -25,7 +25,7 @@ _MAX_LINE = 300
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 # "c/runtime/src/iree/vm/invocation.c:103: INVALID_ARGUMENT; what was wrong; where"
-_STATUS = re.compile(r"^\S+:\d+: (?P<status>[A-Z_]+; .*)")
+_STATUS = re.compile(r"\S+:\d+: (?P<status>[A-Z_]+; .*)")
 _SIGNALS = {
     signal.SIGILL: "died of an illegal instruction (SIGILL): the module uses CPU instructions "
     "that this device does not have, so compile it for this device's features",
@@ -117,7 +117,7 @@ def error_line(stderr: str) -> str:
     """Return the one line of a tool's standard error that says what went wrong."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     for line in lines:
-        found = _STATUS.match(line)
+        found = _STATUS.search(line)
         if found:
             return _shorten(found["status"])
     return _shorten(lines[-1]) if lines else ""
