@@ -57,7 +57,10 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         import shutil
 
+        # Twice, for what one pass may leave: a network file system's renamed open files.
         shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):
             path.unlink()

@@ -216,7 +216,10 @@ class Bundle:
 
 
 def _failure(path: Path, error: BundleError) -> BundleError:
-    return BundleError(f"{path} is not a usable bundle: {error}")
+    place = str(path)
+    return BundleError(
+        f"{place if place.isprintable() else ascii(place)} is not a usable bundle: {error}"
+    )
 
 
 def _manifest_bytes(source: _Source) -> memoryview:
