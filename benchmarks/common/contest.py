@@ -27,9 +27,10 @@ _SETTLE_SECONDS = 0.02  # between turns: the last one's threads stop spinning
 _CALIBRATION_CALLS = 5
 
 # Logits count as right within these, the same for everyone at a precision. The bound on int8
-# leaves room for recipes of different accuracy: how close each one came is in the results.
+# is there to catch what is broken, not to rank recipes of different accuracy: how close each
+# one came stands in the results.
 _MAX_RELATIVE_ERROR: dict[Precision, float] = {"f32": 1e-4}
-_MIN_COSINE: dict[Precision, float] = {"bf16": 0.9995, "f16": 0.9995, "int8": 0.99}
+_MIN_COSINE: dict[Precision, float] = {"bf16": 0.9995, "f16": 0.9995, "int8": 0.95}
 
 
 @dataclass(frozen=True, kw_only=True)
