@@ -109,7 +109,8 @@ def from_module(
                 f"{type(module).__name__} is not a Hugging Face model: pass example_inputs, "
                 "one tensor per argument of its forward."
             )
-        return _describe(label, module, config, _own_head(config, module), None, True)
+        head = _own_head(config, module)
+        return _describe(label, _in_float32(module), config, head, None, True)
     if isinstance(example_inputs, Mapping):
         names, tensors = tuple(example_inputs), tuple(example_inputs.values())
     else:
@@ -125,13 +126,26 @@ def from_module(
             raise InputError(f"Example input {arg!r} is a {type(tensor).__name__}, not a tensor.")
     return SourceModel(
         name=label,
-        module=module.eval(),
+        module=_in_float32(module),
         family=type(module).__name__,
         head="module",
         tokens=False,
         input_names=names,
         example_inputs=tensors,
     )
+
+
+def _in_float32(module: torch.nn.Module) -> torch.nn.Module:
+    """The module in evaluation mode and float32; the caller's own is left as it was."""
+    import copy
+
+    import torch
+
+    tensors = [*module.parameters(), *module.buffers()]
+    exact = all(t.dtype == torch.float32 for t in tensors if t.is_floating_point())
+    if exact and not module.training:
+        return module
+    return copy.deepcopy(module).float().eval()
 
 
 def _locate(name: str) -> tuple[str, Path | None]:

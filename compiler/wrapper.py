@@ -2,6 +2,7 @@
 
 Hugging Face models take keyword arguments and return records with optional fields. Exporting
 wants positional tensors and a tuple, so `Entry` stands between them, and remembers the names.
+At this boundary integers are int32 and floats float32: phones' GPUs have nothing wider.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ import torch
 from ..errors import InputError
 from .models import SourceModel
 
-__all__ = ["Entry", "make_entry"]
+__all__ = ["Entry", "boundary", "make_entry"]
+
+_BOUNDARY = {torch.int64: torch.int32, torch.float64: torch.float32}
+
+
+def boundary(tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` in the dtype that it has outside the compiled model."""
+    return tensor.to(_BOUNDARY.get(tensor.dtype, tensor.dtype))
 
 
 class Entry(torch.nn.Module):
@@ -23,22 +31,28 @@ class Entry(torch.nn.Module):
     def __init__(self, source: SourceModel) -> None:
         super().__init__()
         self.model = source.module
-        self._input_names = source.input_names
-        self._tokens = source.tokens
+        self.input_names = source.input_names
         self.output_names: tuple[str, ...] = ()
+        self._tokens = source.tokens
+        # A module that indexes with its inputs wants them in the dtype of the example.
+        self._inner = {
+            name: tensor.dtype
+            for name, tensor in zip(source.input_names, source.example_inputs, strict=False)
+        }
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run the model on tensors in the order of ``input_names``."""
-        named = self._call(tensors)
-        return tuple(named[name] for name in self.output_names)
+        named = self.call(tensors)
+        return tuple(boundary(named[name]) for name in self.output_names)
 
-    def _call(self, tensors: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
+    def call(self, tensors: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
+        """Run the model; its tensor results by name."""
+        kwargs: dict[str, Any] = dict(zip(self.input_names, tensors, strict=True))
         if not self._tokens:
-            result = self.model(**dict(zip(self._input_names, tensors, strict=True)))
-            return _flatten(result)
-        kwargs: dict[str, Any] = dict(zip(self._input_names, tensors, strict=True))
-        config = self.model.config
-        if getattr(config, "use_cache", None) is not None:
+            return _flatten(
+                self.model(**{name: t.to(self._inner[name]) for name, t in kwargs.items()})
+            )
+        if getattr(self.model.config, "use_cache", None) is not None:
             kwargs["use_cache"] = False
         return _flatten(self.model(**kwargs, return_dict=True))
 
@@ -51,13 +65,14 @@ def make_entry(source: SourceModel, inputs: tuple[torch.Tensor, ...]) -> Entry:
     entry = Entry(source).eval()
     try:
         with torch.no_grad():
-            named = entry._call(inputs)
+            named = entry.call(inputs)
     except Exception as error:
-        shapes = ", ".join(f"{n} {tuple(t.shape)}" for n, t in zip(
-            source.input_names, inputs, strict=True))
-        raise InputError(
-            f"{source.name} cannot be called with {shapes}: {str(error).splitlines()[0]}"
-        ) from error
+        shapes = ", ".join(
+            f"{name} {list(tensor.shape)}"
+            for name, tensor in zip(source.input_names, inputs, strict=True)
+        )
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{source.name} cannot be called with {shapes}: {reason}") from error
     if not named:
         raise InputError(f"{source.name} returns no tensor: there is nothing to compile.")
     entry.output_names = tuple(named)
@@ -70,7 +85,7 @@ def _flatten(result: Any) -> dict[str, torch.Tensor]:
     if isinstance(result, Mapping):
         items = list(result.items())
     elif isinstance(result, (tuple, list)):
-        items = [(f"output_{i}", value) for i, value in enumerate(result)]
+        items = [(f"output_{index}", value) for index, value in enumerate(result)]
     else:
         raise TypeError(f"the model returns a {type(result).__name__}, not tensors")
     return {name: value for name, value in items if isinstance(value, torch.Tensor)}

@@ -18,7 +18,7 @@ from .fuse_qkv import FuseQKV
 from .narrow_integers import NarrowIntegers
 from .strip_checks import StripChecks
 
-__all__ = ["ENTRY_POINT_GROUP", "PIPELINE", "names", "pipeline", "register"]
+__all__ = ["ENTRY_POINT_GROUP", "PIPELINE", "names", "pipeline", "register", "registered"]
 
 ENTRY_POINT_GROUP = "canao.patterns"
 
@@ -50,10 +50,15 @@ def register(pattern: Pattern) -> None:
     PIPELINE.append(pattern)
 
 
-def names() -> tuple[str, ...]:
+def registered() -> tuple[Pattern, ...]:
     """Every registered pattern, in order."""
     _load()
-    return tuple(pattern.name for pattern in PIPELINE)
+    return tuple(PIPELINE)
+
+
+def names() -> tuple[str, ...]:
+    """The name of every registered pattern, in order."""
+    return tuple(pattern.name for pattern in registered())
 
 
 def pipeline(

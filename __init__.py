@@ -1,0 +1,78 @@
+"""canao: compress a transformer, compile it for phones, and measure it there.
+
+The public interface is what this module names; everything else may change.
+
+>>> bundle = canao.compile("minilm", target="host", seq_len=128)
+>>> session = canao.load(bundle)
+>>> session(input_ids=ids)["last_hidden_state"]
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    BundleError,
+    CanaoError,
+    CompileError,
+    DeviceError,
+    DoesNotFitError,
+    InputError,
+    MissingDeviceError,
+    NumericsError,
+    UnsupportedError,
+)
+
+if TYPE_CHECKING:
+    from .compiler.api import compile
+    from .runtime_harness.bench import bench
+    from .runtime_harness.bundle import Bundle
+    from .runtime_harness.session import Session, load
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "CanaoError",
+    "CompileError",
+    "DeviceError",
+    "DoesNotFitError",
+    "InputError",
+    "MissingDeviceError",
+    "NumericsError",
+    "Session",
+    "UnsupportedError",
+    "bench",
+    "compile",
+    "load",
+]
+
+# Resolved on first use, so that `import canao` costs no torch, compiler or runtime.
+_LAZY = {
+    "Bundle": "runtime_harness.bundle",
+    "Session": "runtime_harness.session",
+    "bench": "runtime_harness.bench",
+    "compile": "compiler.api",
+    "load": "runtime_harness.session",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    try:
+        module = import_module(f".{_LAZY[name]}", __name__)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(__name__):
+            raise
+        raise InputError(
+            f"canao.{name} needs the package {error.name!r}: pip install 'canao[compiler]'."
+        ) from error
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

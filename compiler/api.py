@@ -1,0 +1,326 @@
+"""``canao.compile``: a model in, a verified bundle out."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, NumericsError
+from ..paths import cache_dir
+from ..runtime_harness import devices
+from ..runtime_harness.bundle import (
+    Bundle,
+    Manifest,
+    ModuleEntry,
+    Numerics,
+    check_destination,
+    write_bundle,
+)
+from ..runtime_harness.verify import verify
+from ..targets import Target
+from .build import BuiltModule, ModelBuild, build_modules
+from .models import SourceModel, from_module, load_model
+from .options import TOLERANCES, CompileOptions
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["CompileReport", "compile", "compile_model"]
+
+_PACKAGES = ("iree-base-compiler", "torch-mlir", "torch", "transformers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileReport:
+    """What one compilation did.
+
+    ``dispatches`` maps ``TARGET/SEQ`` to the dispatches one call executes; ``patterns`` how
+    often each applied, over all modules; ``numerics`` each target's check, or None where no
+    device here can run it; ``peak_bytes`` is the largest memory of a compiling process, 0
+    where every module came from the cache.
+    """
+
+    bundle: Bundle
+    targets: tuple[str, ...]
+    seconds: float
+    bytes: int
+    dispatches: Mapping[str, int]
+    patterns: Mapping[str, int]
+    numerics: Mapping[str, Numerics | None]
+    peak_bytes: int
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of ``canao compile --json``."""
+        numerics = {
+            target: None
+            if found is None
+            else {key: found[key] for key in ("device", "max_abs_err", "cosine", "ok")}
+            for target, found in self.numerics.items()
+        }
+        return {
+            "bundle": str(self.bundle.path),
+            "targets": list(self.targets),
+            "seconds": round(self.seconds, 3),
+            "bytes": self.bytes,
+            "dispatches": dict(self.dispatches),
+            "patterns": dict(self.patterns),
+            "numerics": numerics,
+            "peak_bytes": self.peak_bytes,
+            "warnings": list(self.warnings),
+        }
+
+
+def compile(  # noqa: A001 - the public word for it
+    model: str | os.PathLike[str] | torch.nn.Module,
+    *,
+    target: str | Target | Sequence[str | Target] = "host",
+    seq_len: int | Sequence[int] = 128,
+    precision: str = "auto",
+    fusion: str = "auto",
+    **options: Any,
+) -> Bundle:
+    """Compile ``model`` and return its bundle; `compile_model` documents every option."""
+    return compile_model(
+        model,
+        target=target,
+        seq_len=seq_len,
+        precision=precision,
+        fusion=fusion,
+        **options,
+    ).bundle
+
+
+def compile_model(
+    model: str | os.PathLike[str] | torch.nn.Module,
+    *,
+    target: str | Target | Sequence[str | Target] = "host",
+    seq_len: int | Sequence[int] = 128,
+    precision: str = "auto",
+    fusion: str = "auto",
+    drop_patterns: Sequence[str] = (),
+    head: str | None = None,
+    batch: int = 1,
+    example_inputs: Sequence[torch.Tensor] | Mapping[str, torch.Tensor] | None = None,
+    name: str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    require_verified: bool = False,
+    timeout: float | None = None,
+    memory_limit: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CompileReport:
+    """Compile, verify on every device here that can run a target, and write a bundle.
+
+    ``model``: a Hub id, a directory, a config.json, ``minilm``, or a live module (with
+    ``example_inputs`` unless it is a Hugging Face one). ``target``, ``seq_len``: one or
+    several. ``precision``: auto or a precision of the targets. ``fusion``: auto, stock or
+    none. ``drop_patterns``: names to leave out. ``output``: a directory, or a file ending in
+    ``.canao``; None keeps the bundle in canao's cache. ``timeout`` in seconds and
+    ``memory_limit`` in bytes bound each compiling process. ``progress`` is told each step.
+
+    Raises `InputError` for a bad call, `UnsupportedError` for an op without a form on a
+    target, `NumericsError` where compiled and uncompiled outputs differ beyond the tolerance,
+    or where ``require_verified`` and a target could not be run; `CompileError` otherwise.
+    """
+    started = time.perf_counter()
+    options = CompileOptions.checked(
+        target=target,
+        seq_len=seq_len,
+        batch=batch,
+        precision=precision,
+        fusion=fusion,
+        drop_patterns=drop_patterns,
+        timeout=timeout,
+        memory_limit=memory_limit,
+    )
+    if output is not None:
+        check_destination(output)
+    tell = progress or (lambda _: None)
+    tell("loading the model")
+    source = _source(model, head, example_inputs, name)
+    options.check_model(source)
+    built = build_modules(source, options, tell)
+    with tempfile.TemporaryDirectory(prefix="canao-bundle-", dir=cache_dir()) as folder:
+        manifest, files = _contents(source, options, built, Path(folder))
+        staged = write_bundle(Path(folder) / "staged", manifest, files)
+        numerics, warnings = _verify(staged, options, require_verified, tell)
+        destination = Path(output) if output is not None else _default_output(staged)
+        tell(f"writing {destination}")
+        bundle = write_bundle(destination, manifest, files)
+        for name_, found in numerics.items():
+            bundle.record_numerics(name_, found or _UNVERIFIED)
+    return CompileReport(
+        bundle=bundle,
+        targets=tuple(t.name for t in options.targets),
+        seconds=time.perf_counter() - started,
+        bytes=_bundle_bytes(bundle),
+        dispatches={_key(module): len(module.result.calls) for module in built.modules},
+        patterns=_sum_patterns(built.modules),
+        numerics=numerics,
+        peak_bytes=max((module.peak_bytes for module in built.modules), default=0),
+        warnings=warnings,
+    )
+
+
+_UNVERIFIED: Numerics = {
+    "verified": False,
+    "device": None,
+    "max_abs_err": None,
+    "cosine": None,
+    "ok": None,
+}
+
+
+def _source(
+    model: Any, head: str | None, example_inputs: Any, name: str | None
+) -> SourceModel:
+    if isinstance(model, (str, os.PathLike)):
+        if example_inputs is not None:
+            raise InputError("example_inputs go with a module, not with the name of a model.")
+        source = load_model(model, head=head)
+        return replace(source, name=name) if name else source
+    import torch
+
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(f"A model is a name, a path or an nn.Module, not {type(model).__name__}.")
+    if head is not None:
+        raise InputError("head chooses among a checkpoint's heads; a live module has its own.")
+    return from_module(model, example_inputs, name=name)
+
+
+def _contents(
+    source: SourceModel, options: CompileOptions, built: ModelBuild, folder: Path
+) -> tuple[Manifest, dict[str, bytes | Path]]:
+    """The manifest and the files of the bundle; large ones as files in ``folder``."""
+    from safetensors.numpy import save
+    from safetensors.torch import save_file
+
+    weights = folder / "weights.safetensors"
+    save_file(dict(built.weights), weights)
+    files: dict[str, bytes | Path] = {"weights.safetensors": weights}
+    references = {}
+    for length, reference in built.references.items():
+        references[str(length)] = f"reference/{length}.safetensors"
+        files[references[str(length)]] = save(reference.tensors())
+    entries = []
+    for module in built.modules:
+        entry = _entry(module, options)
+        files[entry.file] = module.path
+        entries.append(entry)
+    tokenizer = source.tokenizer_json()
+    if tokenizer is not None:
+        files["tokenizer.json"] = tokenizer
+    manifest = Manifest(
+        canao=importlib.metadata.version("canao"),
+        model={
+            "name": source.name,
+            "family": source.family,
+            "head": source.head,
+            "trained": source.has_trained_weights,
+            "pad_id": source.pad_id,
+            "config": dict(source.config),
+        },
+        precision=options.precision,
+        fusion=options.fusion,
+        inputs=built.inputs,
+        outputs=built.outputs,
+        modules=tuple(entries),
+        tokenizer=None
+        if tokenizer is None
+        else {
+            "file": "tokenizer.json",
+            "pad_id": source.pad_id,
+            "max_length": source.max_length or options.seq_lens[-1],
+        },
+        tolerance=TOLERANCES[options.precision],
+        vocab_size=source.vocab_size,
+        reference=references,
+        versions={package: importlib.metadata.version(package) for package in _PACKAGES},
+    )
+    return manifest, files
+
+
+def _entry(module: BuiltModule, options: CompileOptions) -> ModuleEntry:
+    target = module.target
+    return ModuleEntry(
+        target=target.name,
+        seq_len=module.seq_len,
+        batch=options.batch,
+        file=f"modules/{target.name}-{module.seq_len}.vmfb",
+        kind=target.kind,
+        features=target.features,
+        arch=target.arch,
+        dispatches=len(module.result.calls),
+        patterns=dict(module.result.patterns),
+        calls=module.result.calls,
+        parameters=module.result.parameters,
+    )
+
+
+def _verify(
+    bundle: Bundle, options: CompileOptions, required: bool, tell: Callable[[str], None]
+) -> tuple[dict[str, Numerics | None], tuple[str, ...]]:
+    """Each target's numbers on the first device here that runs it; None where none does."""
+    numerics: dict[str, Numerics | None] = {}
+    warnings = []
+    for target in options.targets:
+        numerics[target.name] = None
+        reasons = []
+        for name in target.devices:
+            device = devices.get(name)
+            try:
+                device.check(bundle, bundle.module(target.name))
+            except InputError as error:
+                reasons.append(str(error))
+                continue
+            tell(f"verifying {target.name} on {name}")
+            numerics[target.name] = verify(bundle, name, target=target.name)
+            break
+        found = numerics[target.name]
+        if found is None:
+            why = reasons[0] if reasons else "no device is known for it"
+            warnings.append(f"{target.name} was compiled but not verified: {why}")
+        elif not found["ok"]:
+            raise NumericsError(
+                f"{target.name} on {found['device']} differs from the uncompiled model: max abs "
+                f"error {found['max_abs_err']}, cosine {found['cosine']}, tolerance "
+                f"{TOLERANCES[options.precision]}; no bundle was written."
+            )
+    if required and warnings:
+        raise NumericsError(f"{warnings[0]}; no bundle was written (--require-verified).")
+    return numerics, tuple(warnings)
+
+
+def _default_output(staged: Bundle) -> Path:
+    digest = hashlib.sha256(
+        json.dumps(staged.manifest.to_json(), sort_keys=True).encode()
+    ).hexdigest()
+    name = str(staged.manifest.model["name"]).replace(os.sep, "-")
+    return cache_dir("bundles") / f"{name}-{digest[:16]}"
+
+
+def _bundle_bytes(bundle: Bundle) -> int:
+    path = bundle.path
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def _key(module: BuiltModule) -> str:
+    return f"{module.target.name}/{module.seq_len}"
+
+
+def _sum_patterns(modules: Sequence[BuiltModule]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for module in modules:
+        for name, count in module.result.patterns.items():
+            total[name] = total.get(name, 0) + count
+    return total

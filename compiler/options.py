@@ -1,0 +1,116 @@
+"""What a caller may ask of the compiler, checked before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .. import targets
+from ..errors import InputError
+from ..targets import PRECISIONS, Target
+from .flags import FUSIONS
+from .models import SourceModel
+from .patterns.registry import pipeline
+
+__all__ = ["TOLERANCES", "CompileOptions"]
+
+TOLERANCES: dict[str, dict[str, float]] = {
+    "f32": {"max_abs_rel": 1e-4},
+    "bf16": {"cosine": 0.9995},
+    "f16": {"cosine": 0.9995},
+    "int8": {"cosine": 0.998},
+}
+"""How far a compiled model may lie from the uncompiled float32 one, by precision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileOptions:
+    """Validated options. ``seq_lens`` ascend; ``timeout`` is seconds per module,
+    ``memory_limit`` bytes per compiling process."""
+
+    targets: tuple[Target, ...]
+    seq_lens: tuple[int, ...]
+    batch: int
+    precision: str
+    fusion: str
+    drop_patterns: tuple[str, ...]
+    timeout: float | None
+    memory_limit: int | None
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        target: str | Target | Sequence[str | Target],
+        seq_len: int | Sequence[int],
+        batch: int = 1,
+        precision: str = "auto",
+        fusion: str = "auto",
+        drop_patterns: Sequence[str] = (),
+        timeout: float | None = None,
+        memory_limit: int | None = None,
+    ) -> CompileOptions:
+        """Build from what a caller passed; raises `InputError` naming what is wrong."""
+        chosen = _targets(target)
+        lengths = _lengths(seq_len)
+        if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= 1024:
+            raise InputError(f"The batch must be a whole number from 1 to 1024, not {batch!r}.")
+        if precision not in ("auto", *PRECISIONS):
+            raise InputError(
+                f"Unknown precision {precision!r}: choose auto, {', '.join(PRECISIONS)}."
+            )
+        precision = "f32" if precision == "auto" else precision
+        for one in chosen:
+            if precision not in one.precisions:
+                raise InputError(
+                    f"Target {one.name} cannot do {precision}: it can do "
+                    f"{', '.join(one.precisions)}."
+                )
+        if fusion not in FUSIONS:
+            raise InputError(f"Unknown fusion {fusion!r}: choose one of {', '.join(FUSIONS)}.")
+        if isinstance(drop_patterns, str):
+            drop_patterns = (drop_patterns,)
+        for one in chosen:
+            pipeline(one, fusion=fusion, drop=drop_patterns)
+        for name, limit in (("timeout", timeout), ("memory_limit", memory_limit)):
+            if limit is not None and limit <= 0:
+                raise InputError(f"{name} must be positive, not {limit!r}.")
+        return cls(
+            targets=chosen,
+            seq_lens=lengths,
+            batch=batch,
+            precision=precision,
+            fusion=fusion,
+            drop_patterns=tuple(drop_patterns),
+            timeout=timeout,
+            memory_limit=memory_limit,
+        )
+
+    def check_model(self, source: SourceModel) -> None:
+        """Raise `InputError` where the model has no position for the longest length."""
+        longest = self.seq_lens[-1]
+        if source.tokens and source.max_length is not None and longest > source.max_length:
+            raise InputError(
+                f"{source.name} has positions for {source.max_length} tokens, so it cannot be "
+                f"compiled for {longest}: ask for at most {source.max_length}."
+            )
+
+
+def _targets(given: str | Target | Sequence[str | Target]) -> tuple[Target, ...]:
+    listed = [given] if isinstance(given, (str, Target)) else list(given)
+    if not listed:
+        raise InputError("No target was given: name one, for example 'host'.")
+    found = [t if isinstance(t, Target) else targets.get(t) for t in listed]
+    return tuple({target.name: target for target in found}.values())
+
+
+def _lengths(given: int | Sequence[int]) -> tuple[int, ...]:
+    listed = [given] if isinstance(given, int) else list(given)
+    for length in listed:
+        if not isinstance(length, int) or isinstance(length, bool) or not 1 <= length <= 65536:
+            raise InputError(
+                f"A sequence length must be a whole number from 1 to 65536, not {length!r}."
+            )
+    if not listed:
+        raise InputError("No sequence length was given: name at least one, for example 128.")
+    return tuple(sorted(set(listed)))
