@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -25,17 +23,17 @@ from typing import Any
 from common.contest import Configuration, Turns, hold
 from common.machine import machine_record
 from common.models import MODELS, materialize, samples
-from common.paths import BENCHMARKS, ROOT, cache_directory
+from common.options import directory_or_none, one_of, whole_numbers
+from common.paths import DOCS, RESULTS, cache_directory
 from common.processes import PeerError, PeerProcess, model_fields
 from common.protocol import ModelSpec, Peer
 from common.report import write_report
+from common.results import write_json
 from peer import all_peers
 
 __all__ = ["main"]
 
 _BUILD_SECONDS = 1800.0
-_DEFAULT_JSON = BENCHMARKS / "results" / "peers.json"
-_DOCS = ROOT / "docs" / "benchmarks"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     cache = cache_directory()
     known = all_peers()
-    peers = [known[name] for name in options.peers or known]
+    if options.peers:
+        peers = [known[name] for name in options.peers]
+    else:
+        peers = [peer for peer in known.values() if peer.offered()]
     results: dict[str, Any] = {
         "schema": 1,
         "kind": "peers",
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 hold(configuration, artifacts, peers, reference, turns)
             )
             results["seconds"] = round(time.monotonic() - began)
-            _write(options.json, results)
+            write_json(options.json, results)
     if options.docs:
         write_report(results, options.docs)
     return int(
@@ -109,79 +110,27 @@ def _build(
     return Path(answer["artifact"])
 
 
-def _write(path: Path, results: dict[str, Any]) -> None:
-    """Write the results, samples on one line per round, so that a diff can be read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(_layout(results) + "\n")
-    temporary.replace(path)
-
-
-def _layout(value: Any, indent: str = "") -> str:
-    """JSON with one line for any list of plain values and for any small object."""
-    flat = json.dumps(value)
-    nested = value.values() if isinstance(value, dict) else value
-    if not isinstance(value, dict | list) or not any(isinstance(x, dict | list) for x in nested):
-        return flat
-    deeper = indent + " "
-    if isinstance(value, dict):
-        lines = [f"{json.dumps(k)}: {_layout(v, deeper)}" for k, v in value.items()]
-        return "{\n" + deeper + f",\n{deeper}".join(lines) + f"\n{indent}" + "}"
-    lines = [_layout(item, deeper) for item in value]
-    return "[\n" + deeper + f",\n{deeper}".join(lines) + f"\n{indent}]"
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Measure canao beside LiteRT, stock IREE and PyTorch in one run."
+        description="Measure canao beside LiteRT, stock IREE and others in one run."
     )
-    listed = ", ".join
+    known = all_peers()
     parser.add_argument(
-        "--models",
-        type=_choice(list(MODELS)),
-        default=list(MODELS),
-        help=f"comma-separated; default all of {listed(MODELS)}",
+        "--models", type=one_of(MODELS), default=list(MODELS), help=f"default {','.join(MODELS)}"
     )
-    parser.add_argument(
-        "--seq-len", type=_numbers, help="comma-separated; default: each model's own"
-    )
-    parser.add_argument("--threads", type=_numbers, default=[1, 2], help="default 1,2")
-    parser.add_argument(
-        "--peers",
-        type=_choice(list(all_peers())),
-        help=f"comma-separated; default all of {listed(all_peers())}",
-    )
+    parser.add_argument("--seq-len", type=whole_numbers, help="default: each model's own")
+    parser.add_argument("--threads", type=whole_numbers, default=[1, 2], help="default 1,2")
+    parser.add_argument("--peers", type=one_of(known), help=f"default {','.join(known)}")
     parser.add_argument("--rounds", type=int, default=Turns.rounds, help="default %(default)s")
-    parser.add_argument("--json", type=Path, default=_DEFAULT_JSON, metavar="FILE")
+    parser.add_argument("--json", type=Path, default=RESULTS / "peers.json", metavar="FILE")
     parser.add_argument(
         "--docs",
-        type=lambda text: Path(text) if text else None,
-        default=_DOCS,
+        type=directory_or_none,
+        default=DOCS,
         metavar="DIRECTORY",
         help='for the table and the plot; "" writes none',
     )
     return parser
-
-
-def _choice(known: list[str]) -> Any:
-    def parse(text: str) -> list[str]:
-        names = text.split(",")
-        for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(known)}")
-        return names
-
-    return parse
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers") from None
-    if min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} has a number below 1")
-    return numbers
 
 
 def _tell(text: str) -> None:

@@ -72,7 +72,7 @@ def _cuda_packages() -> list[str]:
     """What belongs to CUDA among the packages that pip would install for torch."""
     lines = _REQUIREMENTS.read_text().splitlines()
     (torch,) = (line for line in lines if line.startswith("torch=="))
-    command = [PEERS_PYTHON, "-m", "pip", "install", "--quiet", "--dry-run"]
+    command = [str(PEERS_PYTHON), "-m", "pip", "install", "--quiet", "--dry-run"]
     done = subprocess.run(
         [*command, "--ignore-installed", "--report", "-", torch],
         check=True,

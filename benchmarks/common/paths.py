@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-__all__ = ["BENCHMARKS", "PEERS_PYTHON", "ROOT", "cache_directory"]
+__all__ = ["BENCHMARKS", "DOCS", "PEERS_PYTHON", "RESULTS", "ROOT", "cache_directory"]
 
 BENCHMARKS = Path(__file__).resolve().parent.parent
+RESULTS = BENCHMARKS / "results"
 ROOT = BENCHMARKS.parent
+DOCS = ROOT / "docs" / "benchmarks"
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 
 
 def cache_directory() -> Path:
     """``benchmarks`` in canao's user cache directory; ``CANAO_CACHE_DIR`` moves that."""
-    configured = os.environ.get("CANAO_CACHE_DIR")
-    if configured:
-        return Path(configured).expanduser().absolute() / "benchmarks"
-    import platformdirs
+    from canao.paths import cache_dir  # type: ignore[import-not-found,unused-ignore]
 
-    return Path(platformdirs.user_cache_dir("canao")) / "benchmarks"
+    return Path(cache_dir("benchmarks")).absolute()

@@ -61,6 +61,9 @@ class Peer:
     build: Callable[[ModelSpec, int, Path], Path]  # (model, seq_len, cache directory)
     prepare: Callable[[Path, ModelSpec, int, int], Runner]  # (path, model, seq_len, threads)
     ours: bool = False
+    # Whether it can take part at all; one that cannot is left out of the default selection.
+    # Called in the main environment only.
+    offered: Callable[[], bool] = lambda: True
     hint: str = ""  # what to do when its environment is missing
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from .results import replace_text, table
 
 __all__ = ["markdown", "write_report"]
 
@@ -18,10 +19,7 @@ def write_report(results: _Result, directory: Path) -> None:
 
     directory.mkdir(parents=True, exist_ok=True)
     draw(results, directory / "peers.svg")
-    page = directory / "peers.md"
-    temporary = page.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(markdown(results))
-    temporary.replace(page)
+    replace_text(directory / "peers.md", markdown(results))
 
 
 def markdown(results: _Result) -> str:
@@ -83,7 +81,7 @@ def _times(results: _Result) -> str:
                 text = f"{entry['median_ms']:.3g}"
                 row.append(f"**{text}**" if entry["median_ms"] == min(timed) else text)
         rows.append(row)
-    return _table(rows, numbers_from=1)
+    return table(rows, numbers_from=1)
 
 
 def _ratios(results: _Result) -> str:
@@ -99,7 +97,7 @@ def _ratios(results: _Result) -> str:
             rows.append(
                 [*_where(configuration), ours["precision"], _label(theirs), interval, verdict]
             )
-    return _table(rows, numbers_from=1) if len(rows) > 1 else "canao was not part of this run."
+    return table(rows, numbers_from=1) if len(rows) > 1 else "canao was not part of this run."
 
 
 def _comparable(ours: _Result, theirs: _Result, entries: list[_Result]) -> bool:
@@ -120,7 +118,7 @@ def _closeness(results: _Result) -> str:
         entries = {entry["name"]: entry for entry in configuration["entries"]}
         cells = [_close(entries.get(name)) for name, _ in columns]
         rows.append([*where, *cells])
-    return _table(rows, numbers_from=1)
+    return table(rows, numbers_from=1)
 
 
 def _close(entry: _Result | None) -> str:
@@ -197,9 +195,3 @@ def _where(configuration: _Result) -> list[str]:
         str(configuration["seq_len"]),
         str(configuration["threads"]),
     ]
-
-
-def _table(rows: list[list[str]], *, numbers_from: int) -> str:
-    """A Markdown table; columns from ``numbers_from`` on are aligned to the right."""
-    rule = ["---" if i < numbers_from else "---:" for i in range(len(rows[0]))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], rule, *rows[1:]])

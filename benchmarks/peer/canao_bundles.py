@@ -54,6 +54,12 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
+def _offered(precision: Precision) -> bool:
+    from canao.targets import get  # type: ignore[import-not-found,unused-ignore]
+
+    return precision in get("host").precisions
+
+
 def _peer(precision: Precision) -> Peer:
     return Peer(
         name=f"canao-{precision}",
@@ -64,6 +70,7 @@ def _peer(precision: Precision) -> Peer:
         build=partial(_build, precision),
         prepare=_prepare,
         ours=True,
+        offered=partial(_offered, precision),
     )
 
 

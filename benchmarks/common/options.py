@@ -1,0 +1,39 @@
+"""Kinds of command-line options that the benchmarks share, for argparse's ``type``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+__all__ = ["directory_or_none", "one_of", "whole_numbers"]
+
+
+def one_of(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """Names with commas between them, each of which must be ``known``."""
+    names = list(known)
+
+    def parse(text: str) -> list[str]:
+        chosen = text.split(",")
+        for name in chosen:
+            if name not in names:
+                raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(names)}")
+        return chosen
+
+    return parse
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Whole numbers of at least 1 with commas between them."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers") from None
+    if min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} has a number below 1")
+    return numbers
+
+
+def directory_or_none(text: str) -> Path | None:
+    """A directory; the empty text means none."""
+    return Path(text) if text else None
