@@ -62,7 +62,7 @@ def _panel(axis: Any, configurations: list[Mapping[str, Any]]) -> None:
         labels, key=lambda n: min(e["median_ms"] for (m, _), e in entries.items() if m == n)
     )
     height = 0.8 / len(threads)
-    longest = max((e["median_ms"] for e in entries.values()), default=1.0)
+    longest = max((_spread(e)[1] for e in entries.values()), default=1.0)
     for row, name in enumerate(fastest_first):
         for position, count in enumerate(threads):
             entry = entries.get((name, count))
@@ -83,8 +83,12 @@ def _panel(axis: Any, configurations: list[Mapping[str, Any]]) -> None:
     axis.set_yticks(range(len(fastest_first)), [labels[name] for name in fastest_first])
     axis.invert_yaxis()
     axis.set_xlim(0, longest * 1.12)
-    counts = " and ".join(str(count) for count in threads)
-    axis.set_xlabel(f"milliseconds, {counts} thread(s), darker is fewer", fontsize=8)
+    shades = ("dark", "light")
+    counts = ", ".join(
+        f"{shades[min(position, 1)]}: {count} thread{'s' if count > 1 else ''}"
+        for position, count in enumerate(threads)
+    )
+    axis.set_xlabel(f"milliseconds ({counts})", fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
 
 

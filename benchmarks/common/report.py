@@ -11,6 +11,7 @@ from .results import replace_text, table
 __all__ = ["markdown", "write_report"]
 
 _Result = Mapping[str, Any]
+_PRECISIONS = ("f32", "bf16", "f16", "int8")
 
 
 def write_report(results: _Result, directory: Path) -> None:
@@ -156,6 +157,12 @@ def _machine(results: _Result) -> str:
         }
     )
     loads = [c["before"]["load"] for c in results["configurations"]]
+    shares = [
+        entry["cpu_per_wall"]
+        for c in results["configurations"]
+        for entry in c["entries"]
+        if c["threads"] == 1 and entry["status"] == "timed"
+    ]
     lines = [
         f"- {results['date']}; {results.get('seconds', 0) / 60:.0f} minutes",
         f"- {machine['processor']} (family/model/stepping {machine['family_model_stepping']}), "
@@ -169,6 +176,11 @@ def _machine(results: _Result) -> str:
             f"- one core's f32 peak (1024 x 1024 x 1024 product in PyTorch), before and after "
             f"each configuration: {min(peaks):.0f} to {max(peaks):.0f} GFLOP/s"
         )
+    if shares:
+        lines.append(
+            f"- share of its core that each contestant had at one thread: {min(shares):.0%} or "
+            "more (near 100 % unless something else was running)"
+        )
     for environment, versions in results["versions"].items():
         listed = ", ".join(f"{name} {version}" for name, version in versions.items())
         lines.append(f"- {environment} environment: {listed}")
@@ -180,7 +192,10 @@ def _machine(results: _Result) -> str:
 def _columns(results: _Result) -> list[tuple[str, str]]:
     """(name, label) of everyone in the results: ours first, then by title."""
     entries = {e["name"]: e for c in results["configurations"] for e in c["entries"]}
-    ordered = sorted(entries.values(), key=lambda e: (not e["ours"], e["title"].lower()))
+    ordered = sorted(
+        entries.values(),
+        key=lambda e: (not e["ours"], e["title"].lower(), _PRECISIONS.index(e["precision"])),
+    )
     return [(entry["name"], _label(entry)) for entry in ordered]
 
 
