@@ -7,7 +7,6 @@ loads to a Target or to an iterable of them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib import metadata
 from threading import RLock
 
 from ..errors import InputError
@@ -79,6 +78,8 @@ def _add(target: object, *, replace: bool = False) -> None:
 
 def _load_entry_points() -> None:
     global _entry_points_loaded
+    from importlib import metadata  # slow to import, and most runs need no more than one target
+
     with _lock:
         if _entry_points_loaded:
             return
