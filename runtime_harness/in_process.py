@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shlex
-from collections.abc import Iterator, Sequence
-from threading import Lock
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BundleError, DeviceError, MissingDeviceError
+from ..errors import BundleError, DeviceError
 from .buffers import InputBuffer, OutputBuffer
+from .hal_devices import forget, iree_errors
 from .tensors import WEIGHTS_FILE, WEIGHTS_SCOPE
 from .tools import error_line
 
@@ -19,53 +16,37 @@ if TYPE_CHECKING:
 
     from .bundle import Bundle, ModuleEntry
 
-__all__ = ["InProcessEngine", "create_hal_device"]
-
-_driver_lock = Lock()
-
-
-def create_hal_device(uri: str, *, threads: int = 1) -> Any:
-    """Return a new IREE HAL device, e.g. for ``"local-sync"``, ``"local-task"``, ``"vulkan"``.
-
-    For ``local-task``, ``threads`` is the number of its workers. Raises DeviceError.
-    """
-    from iree.runtime import _binding as iree
-
-    with _driver_lock, _iree_errors(f"the IREE device {uri}", DeviceError):
-        if uri != "local-task":
-            return iree.get_cached_hal_driver(uri).create_device_by_uri(uri)
-        # The number of workers is a flag of the whole process, read when a driver is created,
-        # and drivers are cached. So: set it, create an own driver, and put everything back.
-        iree.parse_flags(f"--task_topology_group_count={threads}")
-        iree.clear_hal_driver_cache()
-        try:
-            return iree.get_cached_hal_driver(uri).create_device_by_uri(uri)
-        finally:
-            iree.clear_hal_driver_cache()
-            iree.parse_flags("--task_topology_group_count=0")
-            iree.parse_flags(*shlex.split(os.environ.get("IREE_PY_RUNTIME_FLAGS", "")))
+__all__ = ["InProcessEngine"]
 
 
 class InProcessEngine:
     """Opens a bundle's modules on one HAL device. The weights are mapped, not read.
 
     IREE uses them where they lie if they start at a multiple of 64 bytes, and copies them else.
-    ``mapped`` says that the device works in this process's own memory, so that inputs and
-    outputs need not be transferred.
+    ``check`` refuses modules the device cannot run. ``mapped`` says that the device works in
+    this process's own memory, so that inputs and outputs need not be transferred.
     """
 
     stoppable = False
 
-    def __init__(self, bundle: Bundle, device: Any, *, mapped: bool) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: Any,
+        *,
+        check: Callable[[Bundle, ModuleEntry], None],
+        mapped: bool,
+    ) -> None:
         from iree.runtime import _binding as iree
 
         self._bundle = bundle
         self._device = device
+        self._check = check
         self._mapped = mapped
         self._instance = iree.VmInstance()
         self._modules = [iree.create_hal_module(self._instance, device)]
         if WEIGHTS_FILE in bundle.manifest.files:
-            with _iree_errors(f"{WEIGHTS_FILE} of {bundle.path}", BundleError):
+            with iree_errors(f"{WEIGHTS_FILE} of {bundle.path}", BundleError):
                 index = iree.ParameterIndex()
                 handle = iree.FileHandle.wrap_memory(bundle.read(WEIGHTS_FILE))
                 index.load_from_file_handle(handle, "safetensors")
@@ -76,9 +57,10 @@ class InProcessEngine:
         """Load a module, its weights packed. Raises BundleError or DeviceError."""
         from iree.runtime import _binding as iree
 
+        self._check(self._bundle, module)
         what = f"{module.file} of {self._bundle.path}"
         code = self._bundle.read(module.file)
-        with _iree_errors(what, BundleError):
+        with iree_errors(what, BundleError):
             compiled = iree.VmModule.copy_buffer(self._instance, code)
             context = iree.VmContext(self._instance, [*self._modules, compiled])
             function = compiled.lookup_function(module.function)
@@ -108,16 +90,17 @@ class _InProcessProgram:
         mapped: bool,
     ) -> None:
         self._what = f"{module.file} of {bundle.path}"
-        self._context, self._function, self._mapped = context, function, mapped
+        self._device, self._mapped = device, mapped
+        self._context, self._function = context, function
         manifest = bundle.manifest
-        with _iree_errors(self._what, DeviceError):
+        with iree_errors(self._what, DeviceError):
             self._inputs = [
                 InputBuffer(spec, module, device, mapped=mapped) for spec in manifest.inputs
             ]
             self._outputs = [
                 OutputBuffer(spec, module, device, mapped=mapped) for spec in manifest.outputs
             ]
-            self._arguments = self._argument_list()
+            self._arguments = self._argument_list() if mapped else None
         self.inputs: Sequence[NDArray[Any]] = [item.array for item in self._inputs]
 
     def _argument_list(self) -> Any:
@@ -149,6 +132,7 @@ class _InProcessProgram:
                 for index, output in enumerate(self._outputs)
             ]
         except (RuntimeError, ValueError, TypeError) as error:
+            forget(self._device)
             raise DeviceError(f"{self._what} failed: {error_line(str(error))}") from error
 
     def close(self) -> None:
@@ -156,17 +140,4 @@ class _InProcessProgram:
         self.inputs = []
         self._inputs, self._outputs = [], []
         self._arguments = self._context = self._function = None
-
-
-@contextlib.contextmanager
-def _iree_errors(what: str, kind: type[BundleError] | type[DeviceError]) -> Iterator[None]:
-    """Turn the runtime's exceptions into ``kind``, or into MissingDeviceError if it is lost."""
-    try:
-        yield
-    except (RuntimeError, ValueError, TypeError, MemoryError) as error:
-        line = error_line(str(error)) or type(error).__name__
-        if "RESOURCE_EXHAUSTED" in line:
-            raise DeviceError(f"{what} cannot be loaded, memory is exhausted: {line}") from error
-        if "INCOMPATIBLE" in line:
-            raise MissingDeviceError(f"{what} cannot run on this device: {line}") from error
-        raise kind(f"{what} cannot be loaded: {line}") from error
+        self._device = None

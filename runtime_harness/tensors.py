@@ -44,7 +44,8 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     if name == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return dtype
     if name not in _IREE_TYPES:
         raise BundleError(f"the dtype {name!r} is not one canao knows")
     return np.dtype(name)

@@ -39,10 +39,11 @@ class Watchdog:
         result: T = item.value
         return result
 
-    def close(self) -> None:
-        """End the thread once it is idle; waits for it only a moment."""
+    def close(self, *, wait: bool = True) -> None:
+        """End the thread once it is idle, and wait for that a moment."""
         self._calls.put(None)
-        self._thread.join(timeout=1.0)
+        if wait and threading.current_thread() is not self._thread:
+            self._thread.join(timeout=1.0)
 
     def _serve(self) -> None:
         while (item := self._calls.get()) is not None:

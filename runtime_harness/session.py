@@ -1,0 +1,234 @@
+"""Sessions: a bundle loaded on a device, called with NumPy arrays of any length and number."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import time
+import weakref
+from collections.abc import Callable
+from threading import RLock
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..errors import DeviceError, InputError
+from .bucket import Bucket
+from .feeds import Feeds, check_feeds
+from .forking import in_child, keep_for_ever
+from .watchdog import Expired, Watchdog
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .bundle import Bundle
+    from .engine import Engine
+
+__all__ = ["Session", "load"]
+
+T = TypeVar("T")
+
+_live: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def load(
+    bundle: Bundle | str | os.PathLike[str],
+    device: str = "local",
+    *,
+    target: str | None = None,
+    threads: int = 1,
+    timeout: float | None = None,
+    truncate: bool = False,
+) -> Session:
+    """Load a bundle on a device and return a session to call.
+
+    ``target`` chooses among the bundle's targets (None: the one that fits the device best),
+    ``threads`` the number of CPU threads and ``timeout`` the seconds that one call may take
+    (None: any). With ``truncate``, inputs longer than the longest compiled length are cut at
+    their end; without it they are refused.
+
+    Raises InputError for a wrong argument, BundleError for a bundle that cannot be read, and
+    MissingDeviceError if the device is not here or lacks what the modules need.
+    """
+    from .devices import get
+    from .selection import open_bundle
+
+    return get(device).session(
+        open_bundle(bundle), target=target, threads=threads, timeout=timeout, truncate=truncate
+    )
+
+
+class Session:
+    """A loaded model. ``session(input_ids=..., attention_mask=...)`` gives its outputs by name.
+
+    Inputs are arrays (or nested lists) of shape (rows, length); integer types are taken as they
+    come if the values fit. ``attention_mask`` may be left out (all ones), and so may
+    ``token_type_ids`` (all zeros). Any number of rows will do, and any length up to the longest
+    compiled one: inputs are padded to the next compiled length, and outputs are cut to the real
+    positions. Outputs are new arrays, the caller's to keep.
+
+    A session is a context manager. It may be called from several threads, one call at a time,
+    but not from a forked child. After a call that ran out of time it refuses further use.
+
+    Calls raise InputError for inputs the model does not take, and DeviceError if the device
+    fails or the call runs out of time.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        *,
+        device: str,
+        target: str,
+        timeout: float | None = None,
+        truncate: bool = False,
+    ) -> None:
+        self._bundle, self._engine = bundle, engine
+        self._device, self._target = device, target
+        self._timeout, self._truncate = timeout, truncate
+        self._seq_lens = bundle.seq_lens(target)
+        self._output_names = [spec.name for spec in bundle.manifest.outputs]
+        self._buckets: dict[int, Bucket] = {}
+        self._watchdog: Watchdog | None = None
+        self._refusal: str = ""
+        self._lost = False
+        self._lock = RLock()
+        self._pid = os.getpid()
+        _live.add(self)
+        try:
+            # The longest now, so that a module that cannot be loaded fails here.
+            self._limited(lambda deadline: self._bucket(self._seq_lens[-1]))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that is loaded."""
+        return self._bundle
+
+    @property
+    def device(self) -> str:
+        """The name of the device it runs on."""
+        return self._device
+
+    @property
+    def target(self) -> str:
+        """The target whose modules it runs."""
+        return self._target
+
+    @property
+    def seq_lens(self) -> tuple[int, ...]:
+        """The compiled sequence lengths, ascending."""
+        return self._seq_lens
+
+    def __call__(self, **inputs: Any) -> dict[str, NDArray[Any]]:
+        """Run the model and return its outputs by name; see the class."""
+        if os.getpid() != self._pid:
+            raise InputError(
+                "this session was loaded before the process forked: load the bundle in the child"
+            )
+        with self._lock:
+            self._check_usable()
+            feeds = check_feeds(
+                self._bundle.manifest,
+                inputs,
+                longest=self._seq_lens[-1],
+                truncate=self._truncate,
+            )
+            return self._limited(lambda deadline: self._run(feeds, deadline))
+
+    def _check_usable(self) -> None:
+        if self._refusal:
+            raise (DeviceError if self._lost else InputError)(self._refusal)
+
+    def _limited(self, work: Callable[[float | None], T]) -> T:
+        """Do ``work`` within the time-out; it gets the deadline that it has to keep itself."""
+        if self._timeout is None:
+            return work(None)
+        if self._engine.stoppable:
+            return work(time.monotonic() + self._timeout)
+        if self._watchdog is None:
+            self._watchdog = Watchdog()
+        try:
+            return self._watchdog.run(lambda: work(None), self._timeout)
+        except Expired:
+            self._lost = True
+            self._refusal = (
+                f"a call on {self._device} did not return within {self._timeout:g} s, "
+                "so this session is lost: load the bundle again"
+            )
+            raise DeviceError(self._refusal) from None
+
+    def _run(self, feeds: Feeds, deadline: float | None) -> dict[str, NDArray[Any]]:
+        length = feeds.length or 0
+        seq_len = next(size for size in self._seq_lens if size >= length)
+        outputs = self._bucket(seq_len).run(feeds, deadline)
+        return dict(zip(self._output_names, outputs, strict=True))
+
+    def _bucket(self, seq_len: int) -> Bucket:
+        bucket = self._buckets.get(seq_len)
+        if bucket is None:
+            module = self._bundle.module(self._target, seq_len)
+            bucket = Bucket(self._bundle.manifest, module, self._engine.open(module))
+            self._buckets[seq_len] = bucket
+        return bucket
+
+    def close(self) -> None:
+        """Give back the device and the memory; the session cannot be called afterwards."""
+        if os.getpid() != self._pid:  # all of it still belongs to the parent
+            return
+        with self._lock:
+            _live.discard(self)
+            self._refusal = self._refusal or "this session is closed: load the bundle again"
+            if self._watchdog is not None:
+                self._watchdog.close(wait=not self._lost)
+                self._watchdog = None
+            if not self._lost:  # else what the lost call works on must stay as it is
+                self._release()
+
+    def _release(self) -> None:
+        # In this order: a device must outlive what was made on it.
+        for bucket in self._buckets.values():
+            bucket.close()
+        self._buckets = {}
+        self._engine.close()
+
+    def __del__(self) -> None:
+        # Not even a lost call refers to the session any more.
+        with contextlib.suppress(Exception):
+            self.close()
+            if os.getpid() == self._pid:
+                self._release()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Session({str(self._bundle.path)!r}, {self._device!r}, target={self._target!r})"
+
+
+def _close_all() -> None:
+    # IREE's objects must be gone before the interpreter is, or its binding complains.
+    for session in list(_live):
+        session.close()
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: keep the parent's sessions as they are."""
+    for session in list(_live):
+        keep_for_ever(session)
+    _live.clear()
+
+
+atexit.register(_close_all)
+in_child(_leave_to_parent)

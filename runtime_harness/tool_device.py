@@ -1,0 +1,175 @@
+"""What every device that runs IREE's tools has in common."""
+
+from __future__ import annotations
+
+import statistics
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, UnsupportedError
+from .device import DeviceInfo, DispatchTime, RawTiming, check_threads, check_timeout
+from .toolchain import Toolchain, module_files
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .bundle import Bundle, ModuleEntry
+    from .session import Session
+
+__all__ = ["ToolDevice", "settled_at"]
+
+_METHOD = "iree-benchmark-module, one call a repetition, wall-clock time"
+_PROFILED_CALLS = 5
+# A call is still one of settling if it takes this much longer than the median of the later ones.
+_SETTLED = 1.25
+
+
+class ToolDevice(ABC):
+    """Base of a device whose modules run in processes of IREE's tools.
+
+    A class sets ``name``, ``max_threads`` and, if first calls do one-time work of unknown
+    length such as compiling shaders, ``settles``; and defines the abstract methods.
+    """
+
+    name: str
+    max_threads: int
+    settles: bool = False
+
+    @abstractmethod
+    def info(self) -> DeviceInfo:
+        """Return what is known of the device; never raises because something is missing."""
+
+    @abstractmethod
+    def check(self, bundle: Bundle, module: ModuleEntry) -> None:
+        """Raise MissingDeviceError, naming what is lacking, if the module may not run here."""
+
+    @abstractmethod
+    def session(
+        self,
+        bundle: Bundle,
+        *,
+        target: str | None = None,
+        threads: int = 1,
+        timeout: float | None = None,
+        truncate: bool = False,
+    ) -> Session:
+        """Return a session for the modules of one target (None: the one that fits best)."""
+
+    @abstractmethod
+    def toolchain(self, module: ModuleEntry, threads: int) -> Toolchain:
+        """Return the tools, with the flags that run this module on this device."""
+
+    @abstractmethod
+    def facts(self, module: ModuleEntry) -> tuple[bool, dict[str, Any]]:
+        """Return whether times for this module are emulated, and details as JSON values."""
+
+    def run(
+        self,
+        bundle: Bundle,
+        module: ModuleEntry,
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        threads: int = 1,
+        timeout: float | None = None,
+    ) -> list[NDArray[Any]]:
+        """Run the module once, in a process of its own, and return its outputs in order.
+
+        ``inputs`` have the module's static shapes and types. Raises InputError,
+        MissingDeviceError, and DeviceError if the module crashes or runs out of time.
+        """
+        tools = self._prepare(bundle, module, threads, timeout)
+        with bundle.materialize(module_files(bundle, [module])) as files:
+            return tools.run(bundle.manifest, module, files, inputs, timeout=timeout)
+
+    def bench(
+        self,
+        bundle: Bundle,
+        module: ModuleEntry,
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        threads: int = 1,
+        repetitions: int,
+        warmup: int,
+        timeout: float | None = None,
+    ) -> RawTiming:
+        """Time single calls, all in one process that was warmed up by others.
+
+        On a device that settles, calls beyond ``warmup`` count as warm-up until one is as fast
+        as the later ones; that may be as many again. Raises as ``run`` does.
+        """
+        _check_count("repetitions", repetitions, 1)
+        _check_count("warmup", warmup, 0)
+        tools = self._prepare(bundle, module, threads, timeout)
+        spare = warmup if self.settles else 0
+        with bundle.materialize(module_files(bundle, [module])) as files:
+            times, peak = tools.time_calls(
+                bundle.manifest,
+                module,
+                files,
+                inputs,
+                calls=warmup + spare + repetitions,
+                timeout=timeout,
+            )
+        start = settled_at(times, warmup, warmup + spare) if spare else warmup
+        emulated, details = self.facts(module)
+        return RawTiming(
+            samples_ms=tuple(times[start:]),
+            warmup_ms=tuple(times[:start]),
+            peak_bytes=peak,
+            emulated=emulated,
+            method=_METHOD,
+            details=details,
+        )
+
+    def profile(
+        self,
+        bundle: Bundle,
+        module: ModuleEntry,
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        threads: int = 1,
+        timeout: float | None = None,
+    ) -> list[DispatchTime]:
+        """Return each dispatch function's calls and time per inference, averaged over a few.
+
+        Raises UnsupportedError where IREE cannot tell dispatches apart, and as ``run`` does.
+        """
+        tools = self._prepare(bundle, module, threads, timeout)
+        emulated, _ = self.facts(module)
+        with bundle.materialize(module_files(bundle, [module])) as files:
+            found = tools.time_dispatches(
+                bundle.manifest,
+                module,
+                files,
+                inputs,
+                calls=1 if emulated else _PROFILED_CALLS,
+                timeout=timeout,
+            )
+        if not found:
+            raise UnsupportedError(
+                f"IREE does not time single dispatches on {self.name}: "
+                "profile the model on local instead"
+            )
+        return found
+
+    def _prepare(
+        self, bundle: Bundle, module: ModuleEntry, threads: int, timeout: float | None
+    ) -> Toolchain:
+        check_threads(threads, most=self.max_threads, device=self.name)
+        check_timeout(timeout)
+        self.check(bundle, module)
+        return self.toolchain(module, threads)
+
+
+def settled_at(times: Sequence[float], first: int, last: int) -> int:
+    """Return the index, from ``first`` to ``last``, of the first call that is not settling."""
+    for index in range(first, last):
+        if times[index] <= _SETTLED * statistics.median(times[index + 1 :]):
+            return index
+    return last
+
+
+def _check_count(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")

@@ -1,0 +1,207 @@
+"""IREE's tools applied to a bundle's modules: run once, time, and time each dispatch."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DeviceError, InputError
+from .device import DispatchTime
+from .tensors import WEIGHTS_FILE, WEIGHTS_SCOPE, iree_type, numpy_dtype, shape_of
+from .tools import run_tool
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .bundle import Bundle, Manifest, ModuleEntry
+
+__all__ = ["Toolchain", "module_files"]
+
+_REPORT = "report.json"
+_PREFIX = "BM_"
+
+
+def module_files(bundle: Bundle, modules: Sequence[ModuleEntry]) -> list[str]:
+    """Return the names of the bundle's files that the tools need for these modules."""
+    names = [module.file for module in modules]
+    if WEIGHTS_FILE in bundle.manifest.files:
+        names.append(WEIGHTS_FILE)
+    return names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toolchain:
+    """Where IREE's tools are and how they are started.
+
+    ``prefix`` comes before each command (an emulator), ``flags`` choose the device and ``name``
+    is the device's in messages.
+    """
+
+    name: str
+    directory: Path
+    flags: tuple[str, ...]
+    prefix: tuple[str, ...] = ()
+
+    def run(
+        self,
+        manifest: Manifest,
+        module: ModuleEntry,
+        files: Path,
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        timeout: float | None,
+    ) -> list[NDArray[Any]]:
+        """Run a module once and return its outputs, in the manifest's order.
+
+        ``files`` is the directory with the bundle's files. Raises InputError for inputs that
+        are not of the module's shapes and types, and DeviceError.
+        """
+        import numpy as np
+
+        with tempfile.TemporaryDirectory(prefix="canao-") as scratch:
+            flags = _input_flags(manifest, module, inputs, Path(scratch))
+            places = [Path(scratch, f"out{i}.bin") for i in range(len(manifest.outputs))]
+            flags += [f"--output=@{place.name}" for place in places]
+            self._start("iree-run-module", module, files, flags, Path(scratch), timeout)
+            outputs = []
+            for spec, place in zip(manifest.outputs, places, strict=True):
+                shape, dtype = shape_of(spec, module), numpy_dtype(spec.dtype)
+                data = place.read_bytes() if place.exists() else b""
+                if len(data) != int(np.prod(shape)) * dtype.itemsize:
+                    raise DeviceError(
+                        f"{module.file} on {self.name} gave {len(data)} bytes for the output "
+                        f"{spec.name!r}, which do not make {dtype} {list(shape)}"
+                    )
+                outputs.append(np.frombuffer(data, dtype).reshape(shape).copy())
+        return outputs
+
+    def time_calls(
+        self,
+        manifest: Manifest,
+        module: ModuleEntry,
+        files: Path,
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        calls: int,
+        timeout: float | None,
+    ) -> tuple[list[float], int | None]:
+        """Time single calls in one process; return milliseconds each, and peak memory in bytes."""
+        rows, peak = self._report(manifest, module, files, inputs, calls, (), timeout)
+        times = [row["real_time"] for row in rows if "repetition_index" in row]
+        if len(times) != calls:
+            raise DeviceError(f"{self.name} timed {len(times)} calls instead of {calls}")
+        return [float(value) for value in times], peak
+
+    def time_dispatches(
+        self,
+        manifest: Manifest,
+        module: ModuleEntry,
+        files: Path,
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        calls: int,
+        timeout: float | None,
+    ) -> list[DispatchTime]:
+        """Time each dispatch function, per inference; empty if the device cannot tell."""
+        rows, _ = self._report(
+            manifest, module, files, inputs, calls, ("--dispatch_statistics=true",), timeout
+        )
+        prefix = f"{_PREFIX}{module.function}/"
+        return [
+            DispatchTime(
+                name=row["name"].removeprefix(prefix),
+                calls=round(row["calls"]),
+                ms=float(row["real_time"]),
+            )
+            for row in rows
+            if "calls" in row
+        ]
+
+    def _report(
+        self,
+        manifest: Manifest,
+        module: ModuleEntry,
+        files: Path,
+        inputs: Mapping[str, NDArray[Any]],
+        calls: int,
+        extra: Sequence[str],
+        timeout: float | None,
+    ) -> tuple[list[dict[str, Any]], int | None]:
+        with tempfile.TemporaryDirectory(prefix="canao-") as scratch:
+            flags = _input_flags(manifest, module, inputs, Path(scratch))
+            flags += [
+                f"--benchmark_repetitions={calls}",
+                "--benchmark_min_time=1x",
+                "--benchmark_time_unit=ms",
+                f"--benchmark_out={_REPORT}",
+                "--benchmark_out_format=json",
+                *extra,
+            ]
+            peak = self._start(
+                "iree-benchmark-module", module, files, flags, Path(scratch), timeout
+            )
+            try:
+                report = json.loads(Path(scratch, _REPORT).read_text(encoding="utf-8"))
+                rows = [row for row in report["benchmarks"] if row["run_type"] == "iteration"]
+                failed = [row["error_message"] for row in rows if row.get("error_occurred")]
+                units = {row.get("time_unit") for row in rows if "real_time" in row}
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise DeviceError(
+                    f"timing {module.file} on {self.name} left no report that can be read"
+                ) from error
+        if failed or units - {"ms"}:
+            reason = failed[0] if failed else f"times in {units}"
+            raise DeviceError(f"timing {module.file} on {self.name} failed: {reason}")
+        return rows, peak
+
+    def _start(
+        self,
+        tool: str,
+        module: ModuleEntry,
+        files: Path,
+        flags: Sequence[str],
+        cwd: Path,
+        timeout: float | None,
+    ) -> int | None:
+        command = [
+            *self.prefix,
+            str(self.directory / tool),
+            f"--module={files / module.file}",
+            f"--function={module.function}",
+            *self.flags,
+            *flags,
+        ]
+        weights = files / WEIGHTS_FILE
+        if weights.exists():
+            command.append(f"--parameters={WEIGHTS_SCOPE}={weights}")
+        verb = "timing" if "benchmark" in tool else "running"
+        what = f"{verb} {module.file} on {self.name}"
+        return run_tool(command, what=what, timeout=timeout, cwd=cwd).peak_bytes
+
+
+def _input_flags(
+    manifest: Manifest, module: ModuleEntry, inputs: Mapping[str, NDArray[Any]], scratch: Path
+) -> list[str]:
+    """Write the inputs as raw files into ``scratch``; return the flags that name them."""
+    import numpy as np
+
+    flags = []
+    for index, spec in enumerate(manifest.inputs):
+        shape, dtype = shape_of(spec, module), numpy_dtype(spec.dtype)
+        if spec.name not in inputs:
+            raise InputError(f"the input {spec.name!r} is missing")
+        array = np.asarray(inputs[spec.name])
+        if array.shape != shape or array.dtype != dtype:
+            raise InputError(
+                f"the input {spec.name!r} of {module.file} must be {dtype} {list(shape)}, "
+                f"not {array.dtype} {list(array.shape)}"
+            )
+        file = scratch / f"in{index}.bin"
+        file.write_bytes(array.tobytes())
+        dims = "".join(f"{size}x" for size in shape)
+        flags.append(f"--input={dims}{iree_type(spec.dtype)}=@{file.name}")
+    return flags
