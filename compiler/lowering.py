@@ -8,14 +8,17 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os.path import commonprefix
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CanaoError, CompileError, UnsupportedError
 from ..targets import Target
+
+if TYPE_CHECKING:
+    from .patterns.base import Pattern, Stage
 
 __all__ = ["LoweringRequest", "LoweringResult", "lower"]
 
@@ -87,8 +90,16 @@ class LoweringResult:
         )
 
 
-def lower(request: LoweringRequest, output: Path) -> LoweringResult:
+def lower(
+    request: LoweringRequest,
+    output: Path,
+    *,
+    patterns: Mapping[Stage, Sequence[Pattern]] | None = None,
+) -> LoweringResult:
     """Compile ``request`` into ``output`` (a .vmfb file).
+
+    ``patterns`` replaces the pipeline that the request asks for (tests run patterns alone and
+    in other orders so).
 
     Raises `UnsupportedError` where an op has no form on the target (the message names the op
     and the model layer), `CompileError` where the compiler or a pattern failed otherwise.
@@ -100,7 +111,9 @@ def lower(request: LoweringRequest, output: Path) -> LoweringResult:
     from .patterns.registry import pipeline
 
     started = time.perf_counter()
-    chosen = pipeline(request.target, fusion=request.fusion, drop=request.drop_patterns)
+    chosen = patterns or pipeline(
+        request.target, fusion=request.fusion, drop=request.drop_patterns
+    )
     table = ParameterTable(Parameter(*parameter) for parameter in request.parameters)
     context = PatternContext(target=request.target, precision=request.precision, parameters=table)
     flags = iree_flags(request.target, fusion=request.fusion) + request.flags

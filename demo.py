@@ -1,0 +1,164 @@
+"""``canao demo``: the packaged MiniLM on every device that is here, on real sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import console, targets
+from .errors import MissingDeviceError
+from .paths import cache_dir
+from .runtime_harness import devices
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .runtime_harness.bundle import Bundle
+    from .targets import Target
+
+__all__ = ["SENTENCES", "DemoReport", "run_demo"]
+
+SENTENCES = (
+    "The ferry to the island leaves at seven in the morning.",
+    "Every day at seven a boat sets out for the island.",
+    "My phone answers questions without a network.",
+    "The assistant runs entirely on the handset, offline.",
+    "She planted tomatoes and beans behind the house.",
+    "The vegetable garden at the back is full of beans.",
+)
+SEQ_LEN = 32
+# An emulated call takes seconds, and its time means nothing anyway.
+_CALLS = {False: 30, True: 3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoReport:
+    """``rows``: one per target; ``pairs``: (similarity, sentence, its nearest other one)."""
+
+    rows: tuple[dict[str, Any], ...]
+    pairs: tuple[tuple[float, str, str], ...]
+    missing: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of ``canao demo --json``."""
+        pairs = [{"similarity": s, "sentence": a, "nearest": b} for s, a, b in self.pairs]
+        return {"rows": list(self.rows), "pairs": pairs, "missing": list(self.missing)}
+
+    def print(self) -> None:
+        """The table, the pairs, and what is not here."""
+        console.say(f"all-MiniLM-L6-v2, sentences of up to {SEQ_LEN} tokens, one at a time")
+        console.print_table(
+            ("target", "device", "precision", "median ms", "cosine", "agrees", "emulated"),
+            [
+                (
+                    row["target"],
+                    row["device"],
+                    row["precision"],
+                    console.milliseconds(row["median_ms"]),
+                    f"{row['cosine']:.6f}",
+                    "yes" if row["ok"] else "NO",
+                    "yes, not a real time" if row["emulated"] else "no",
+                )
+                for row in self.rows
+            ],
+        )
+        console.say("\nNearest sentences:")
+        for similarity, sentence, nearest in self.pairs:
+            console.say(f"  {similarity:.2f}  {sentence}\n        {nearest}")
+        for line in self.missing:
+            console.say(f"Not here: {line}")
+
+
+def run_demo(*, progress: Callable[[str], None] = lambda _: None) -> DemoReport:
+    """Compile (or find compiled), run and compare; see the module's docstring."""
+    from .compiler.api import compile_model
+    from .runtime_harness.session import load
+    from .runtime_harness.text import embed
+
+    chosen, missing = _targets_here()
+    bundle = compile_model(
+        "minilm",
+        target=[target for target, _ in chosen],
+        seq_len=SEQ_LEN,
+        output=cache_dir("demo") / "minilm",
+        progress=progress,
+    ).bundle
+    progress("embedding with PyTorch")
+    reference = _reference_embeddings(bundle)
+    rows = []
+    vectors = reference
+    for target, device in chosen:
+        progress(f"embedding on {device}")
+        with load(bundle, device, target=target.name) as session:
+            found = embed(session, SENTENCES)
+        rows.append(_row(bundle, target, device, found, reference))
+        if device == "local":
+            vectors = found
+    return DemoReport(rows=tuple(rows), pairs=_nearest(vectors), missing=missing)
+
+
+def _targets_here() -> tuple[list[tuple[Target, str]], tuple[str, ...]]:
+    """(target, device) for each device here, the first target it runs; what is missing."""
+    chosen: list[tuple[Target, str]] = []
+    missing = []
+    for info in devices.infos():
+        if info.available and info.targets:
+            chosen.append((targets.get(info.targets[0]), info.name))
+        elif not info.available:
+            missing.append(f"{info.name}: {info.missing} {info.remedy}")
+    if not chosen:
+        raise MissingDeviceError("No device is here to run on: see 'canao devices'.")
+    return chosen, tuple(missing)
+
+
+def _row(
+    bundle: Bundle, target: Target, device: str, found: NDArray[Any], reference: NDArray[Any]
+) -> dict[str, Any]:
+    from .runtime_harness.bench import bench
+
+    emulated = devices.get(device).info().emulated
+    timing = bench(bundle, device, target=target.name, repetitions=_CALLS[emulated])
+    cosine = float((found * reference).sum(axis=1).min())
+    return {
+        "target": target.name,
+        "device": device,
+        "precision": bundle.manifest.precision,
+        "emulated": emulated,
+        "median_ms": timing.median_ms,
+        "cosine": cosine,
+        "ok": bool(cosine > 0.9999 and timing.numerics_ok),
+    }
+
+
+def _reference_embeddings(bundle: Bundle) -> NDArray[Any]:
+    """The same sentences through the uncompiled model."""
+    import numpy as np
+    import torch
+
+    from .compiler.models import load_model
+    from .runtime_harness.text import TextTokenizer, mean_pool
+
+    module = load_model("minilm").module
+    tokenize = TextTokenizer(bundle)
+    rows = []
+    for sentence in SENTENCES:
+        ids = torch.tensor([tokenize(sentence)])
+        with torch.no_grad():
+            hidden = module(input_ids=ids).last_hidden_state
+        rows.append(mean_pool(hidden.numpy(), np.ones(ids.shape, dtype=np.int32)))
+    return np.concatenate(rows)
+
+
+def _nearest(vectors: NDArray[Any]) -> tuple[tuple[float, str, str], ...]:
+    """Each sentence with its nearest other one, each pair once, nearest pairs first."""
+    import numpy as np
+
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -np.inf)
+    pairs = {
+        (min(i, j), max(i, j)): float(similarity[i, j])
+        for i, j in enumerate(similarity.argmax(axis=1))
+    }
+    listed = sorted(((score, *pair) for pair, score in pairs.items()), reverse=True)
+    return tuple((score, SENTENCES[i], SENTENCES[j]) for score, i, j in listed)

@@ -1,0 +1,270 @@
+"""Each pattern alone and in any allowed order: it applies, the IR is valid, numbers stay."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from iree.compiler import ir
+
+from canao.compiler.iree_session import PhasedCompiler
+from canao.compiler.parameters import Parameter, ParameterTable
+from canao.compiler.patterns.base import Pattern, PatternContext, operations
+from canao.compiler.patterns.bind_parameters import BindParameters
+from canao.compiler.patterns.decompose_attention import DecomposeAttention
+from canao.compiler.patterns.fuse_qkv import FuseQKV
+from canao.compiler.patterns.narrow_integers import NarrowIntegers
+from canao.compiler.patterns.registry import PIPELINE, names, pipeline, register
+from canao.compiler.patterns.strip_checks import StripChecks
+from canao.errors import CompileError, InputError
+from canao import targets
+
+from . import families
+from .support import default_pipeline, imported, lower_and_run, relative_error
+
+TOLERANCE = 1e-5
+FREE = (FuseQKV, DecomposeAttention)
+
+
+def apply(pattern: Pattern, model: Any, *, upto: str | None = None) -> tuple[int, str]:
+    """Run one pattern on an imported model; (times applied, IR afterwards)."""
+    table = ParameterTable(
+        Parameter(name, tuple(t.shape), "float32") for name, t in model.parameters.items()
+    )
+    context = PatternContext(target=targets.get("host"), precision="f32", parameters=table)
+    compiler = PhasedCompiler(model.text, ["--iree-hal-target-device=local"])
+    with compiler.context, ir.Location.unknown():
+        if upto:
+            for required in (StripChecks(), BindParameters()):
+                required.run(compiler.module, context)
+            compiler.advance(upto)
+        count = pattern.run(compiler.module, context)
+        assert compiler.module.operation.verify()
+        return count, str(compiler.module)
+
+
+@functools.cache
+def imported_family(family: str) -> Any:
+    """Importing is the slow part and the same for every order of patterns."""
+    return imported(families.build(family))
+
+
+class Projections(torch.nn.Module):
+    """Three projections of one input, one of another."""
+
+    def __init__(self, bias: bool) -> None:
+        super().__init__()
+        self.a = torch.nn.Linear(8, 6, bias=bias)
+        self.b = torch.nn.Linear(8, 10, bias=bias)
+        self.c = torch.nn.Linear(8, 4, bias=bias)
+        self.alone = torch.nn.Linear(4, 8, bias=bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        joined = torch.cat([self.a(x), self.b(x).tanh()], dim=-1)
+        return joined.sum(-1, keepdim=True) + self.alone(self.c(x))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_fuse_qkv_joins_projections_of_one_input(bias: bool, tmp_path: Any) -> None:
+    model, entry, inputs = imported(Projections(bias).eval(), [torch.randn(1, 5, 8)])
+    count, text = apply(FuseQKV(), model)
+    assert count == 1
+    assert text.count("torch.aten.linear") == 2
+    assert "!torch.vtensor<[1,5,20],f32>" in text
+    found, result = lower_and_run(model, inputs, tmp_path)
+    assert relative_error(found, entry(*inputs)) < TOLERANCE
+    assert result.patterns["canao.fuse_qkv"] == 1
+    joined = [name for name, _, _ in result.derivations]
+    assert len(joined) == (2 if bias else 1)
+    # The parts are gone: only the joined weight and the one that stands alone are loaded.
+    assert set(result.parameters) == {*joined, "alone.weight", *(["alone.bias"] if bias else [])}
+
+
+def test_fuse_qkv_leaves_projections_of_different_inputs_alone() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)).eval()
+    model, _, _ = imported(module, [torch.randn(2, 8)])
+    count, text = apply(FuseQKV(), model)
+    assert count == 0
+    assert text.count("torch.aten.linear") == 2
+
+
+def test_fuse_qkv_leaves_biased_and_unbiased_apart() -> None:
+    module = Projections(bias=True).eval()
+    module.b = torch.nn.Linear(8, 10, bias=False)
+    model, _, _ = imported(module, [torch.randn(1, 5, 8)])
+    count, text = apply(FuseQKV(), model)
+    assert count == 1
+    assert text.count("torch.aten.linear") == 3
+
+
+class Attention(torch.nn.Module):
+    """scaled_dot_product_attention with its options."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+
+    def forward(self, q: Any, k: Any, v: Any, mask: Any = None) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, **self.options
+        )
+
+
+def _qkv(rows: int = 6, columns: int = 9, heads: int = 2) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    return [torch.randn(2, 2, rows, 4)] + [torch.randn(2, heads, columns, 4) for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("options", "inputs"),
+    [
+        ({}, _qkv()),
+        ({"scale": 0.25}, _qkv()),
+        ({"is_causal": True}, _qkv(columns=6)),
+        ({"enable_gqa": True}, _qkv(heads=1)),
+        ({}, [*_qkv(), torch.rand(2, 1, 6, 9) > 0.3]),
+        ({}, [*_qkv(), torch.randn(2, 1, 6, 9)]),
+    ],
+    ids=["plain", "scale", "causal", "grouped", "bool mask", "float mask"],
+)
+def test_decompose_attention_keeps_its_numbers(options: Any, inputs: Any, tmp_path: Any) -> None:
+    module = Attention(**options).eval()
+    if len(inputs) > 3 and inputs[3].dtype == torch.bool:
+        inputs[3][..., 0] = True  # every row has something to attend to
+    model, entry, given_inputs = imported(module, inputs)
+    count, text = apply(DecomposeAttention(), model)
+    assert count == 1
+    assert "scaled_dot_product_attention" not in text
+    assert len(re.findall(r"torch\.aten\.matmul", text)) == 2
+    found, _ = lower_and_run(model, given_inputs, tmp_path)
+    assert relative_error(found, entry(*given_inputs)) < TOLERANCE
+
+
+def test_decompose_attention_makes_one_bias_for_all_layers() -> None:
+    model, _, _ = imported(families.build("BERT"))
+    count, text = apply(DecomposeAttention(), model)
+    assert count == 2
+    assert text.count("torch.aten.where") <= 1
+
+
+def test_strip_checks_removes_every_assertion() -> None:
+    model, _, _ = imported(families.build("BERT"))
+    assert "_assert" in model.text
+    count, text = apply(StripChecks(), model)
+    assert count > 0
+    assert "_assert" not in text
+
+
+def test_bind_parameters_declares_each_weight_once() -> None:
+    model, _, _ = imported(families.build("ALBERT"))
+    count, text = apply(BindParameters(), model)
+    assert "canao.parameter" not in text
+    assert text.count("util.global private") == count == len(model.parameters)
+
+
+@pytest.mark.parametrize("family", ["BERT", "DeBERTa-v2", "T5 encoder", "ModernBERT", "MPNet"])
+def test_narrow_integers_leaves_no_64_bit_value(family: str) -> None:
+    model, _, _ = imported(families.build(family))
+    count, text = apply(NarrowIntegers(), model, upto="input")
+    assert count > 0
+    # Attributes (predicates, offsets) may stay 64 bits wide; values may not.
+    body = re.sub(r"#\w+|array<i64[^>]*>", "", text)
+    assert not re.search(r"tensor<[\dx]*i64>|: i64(?! to)|-> i64", body)
+
+
+class Wide(torch.nn.Module):
+    """64-bit arithmetic on small numbers, and a bound that only fits 64 bits."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        positions = torch.arange(x.shape[1]) * 3 - 1
+        chosen = torch.where(x > 2, x.long() + positions, torch.tensor(2**40))
+        return chosen.clamp(max=50).to(torch.int32)
+
+
+def test_narrow_integers_keeps_numbers(tmp_path: Any) -> None:
+    model, entry, inputs = imported(Wide().eval(), [torch.tensor([[1, 2, 3, 40]])])
+    stages = default_pipeline()
+    stages["linalg"] = [NarrowIntegers()]
+    found, _ = lower_and_run(model, inputs, tmp_path, patterns=stages)
+    assert relative_error(found, entry(*inputs)) == 0
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    order=st.permutations(FREE),
+    kept=st.sets(st.sampled_from(FREE)),
+    family=st.sampled_from(["BERT", "DistilBERT", "Llama", "T5 encoder"]),
+)
+def test_any_allowed_order_of_any_patterns(
+    order: Any, kept: Any, family: str, tmp_path_factory: Any
+) -> None:
+    model, entry, inputs = imported_family(family)
+    stages = default_pipeline()
+    stages["torch"] = [
+        StripChecks(), *(pattern() for pattern in order if pattern in kept), BindParameters()
+    ]
+    found, _ = lower_and_run(model, inputs, tmp_path_factory.mktemp("order"), patterns=stages)
+    assert relative_error(found, entry(*inputs)) < TOLERANCE
+
+
+def test_the_pipeline_is_in_an_allowed_order_for_every_target() -> None:
+    for name in targets.names():
+        assert pipeline(targets.get(name))["torch"][-1].name == "canao.bind_parameters"
+
+
+def test_fusion_stock_and_none_keep_required_patterns_only() -> None:
+    for fusion in ("stock", "none"):
+        chosen = pipeline(targets.get("host"), fusion=fusion)
+        assert all(pattern.required for stage in chosen.values() for pattern in stage)
+
+
+def test_dropping_a_pattern_leaves_it_out() -> None:
+    chosen = pipeline(targets.get("host"), drop=["canao.fuse_qkv"])
+    assert "canao.fuse_qkv" not in [p.name for p in chosen["torch"]]
+
+
+@pytest.mark.parametrize("name", ["canao.nothing", "canao.bind_parameters"])
+def test_dropping_what_cannot_be_dropped_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=name):
+        pipeline(targets.get("host"), drop=[name])
+
+
+def test_registering_a_name_twice_is_refused() -> None:
+    with pytest.raises(InputError, match=r"canao\.fuse_qkv"):
+        register(FuseQKV())
+
+
+class Breaks(Pattern):
+    """Erases what others use."""
+
+    name = "test.breaks"
+    stage = "torch"
+
+    def run(self, module: ir.Module, context: PatternContext) -> int:
+        for op in operations(module, "func.return"):
+            op.erase()
+        return 1
+
+
+def test_a_pattern_that_breaks_the_ir_is_named(tmp_path: Any) -> None:
+    model, _, inputs = imported(torch.nn.Linear(4, 4).eval(), [torch.randn(1, 4)])
+    stages = default_pipeline()
+    stages["torch"].insert(0, Breaks())
+    with pytest.raises(CompileError, match=r"test\.breaks"):
+        lower_and_run(model, inputs, tmp_path, patterns=stages)
+
+
+def test_every_pattern_has_a_documented_before_and_after() -> None:
+    import sys
+
+    assert len(names()) == len(PIPELINE) == len(set(names()))
+    for pattern in PIPELINE:
+        text = sys.modules[type(pattern).__module__].__doc__ or ""
+        assert "Before" in text
+        assert "After" in text
+        assert "Law:" in text
