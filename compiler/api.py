@@ -156,7 +156,7 @@ def compile_model(
         tell(f"writing {destination}")
         bundle = write_bundle(destination, manifest, files)
         for name_, found in numerics.items():
-            bundle.record_numerics(name_, found or _UNVERIFIED)
+            bundle.record_numerics(name_, **(found or _UNVERIFIED))
     return CompileReport(
         bundle=bundle,
         targets=tuple(t.name for t in options.targets),

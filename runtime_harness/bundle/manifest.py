@@ -67,6 +67,13 @@ class TensorSpec:
         return spec
 
 
+def _is_pairs(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(word, str) for word in pair)
+        for pair in value
+    )
+
+
 def _is_dimension(value: object) -> bool:
     if isinstance(value, str):
         return bool(value)
@@ -79,8 +86,9 @@ class ModuleEntry:
 
     ``file`` is its place in the bundle and ``function`` what to call in it. ``features`` are
     the LLVM feature names the CPU must have and ``arch`` its architecture (empty for Vulkan).
-    ``dispatches`` counts those executed per call, ``patterns`` how often each rewrite applied,
-    ``dispatch_layers`` maps a dispatch to the model's layer, and ``parameters`` names the
+    ``calls`` lists the dispatches that one call executes, in order, each with the model's layer
+    that it came from; ``dispatches`` is their number, where it is known. ``patterns`` tells how
+    often each rewrite applied, and ``parameters`` names the
     tensors of ``weights.safetensors`` that it loads.
     """
 
@@ -94,7 +102,7 @@ class ModuleEntry:
     arch: str
     dispatches: int | None = None
     patterns: dict[str, int] = field(default_factory=dict)
-    dispatch_layers: dict[str, str] = field(default_factory=dict)
+    calls: tuple[tuple[str, str], ...] = ()
     parameters: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -116,7 +124,10 @@ class ModuleEntry:
             arch=taken.text("arch"),
             dispatches=taken.optional_integer("dispatches", minimum=0),
             patterns=taken.count_map("patterns"),
-            dispatch_layers=taken.text_map("dispatch_layers"),
+            calls=tuple(
+                (name, layer)
+                for name, layer in taken.take("calls", "a list of pairs of words", _is_pairs)
+            ),
             parameters=taken.texts("parameters"),
         )
         taken.done()
@@ -204,10 +215,17 @@ class Manifest:
 
 def _shallow_json(value: Any) -> dict[str, Any]:
     return {
-        item.name: list(part) if isinstance(part, tuple) else part
+        item.name: _listed(part)
         for item in fields(value)
         for part in [getattr(value, item.name)]
     }
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as lists, one level of nesting included."""
+    if not isinstance(value, tuple):
+        return value
+    return [list(part) if isinstance(part, tuple) else part for part in value]
 
 
 def _tolerance(taken: Fields) -> dict[str, float]:

@@ -70,7 +70,7 @@ def some_manifests(draw: st.DrawFn) -> Manifest:
         arch=_text,
         dispatches=st.none() | st.integers(0, 99),
         patterns=st.dictionaries(_text, st.integers(0, 9), max_size=3),
-        dispatch_layers=st.dictionaries(_text, _text, max_size=3),
+        calls=st.lists(st.tuples(_text, _text), max_size=3).map(tuple),
         parameters=st.lists(_text, max_size=3).map(tuple),
     )
     lengths = st.integers(1, 99999).map(str)
