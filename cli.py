@@ -103,13 +103,13 @@ def devices(
 def _fetch(device: str) -> None:
     if device != "qemu":
         raise InputError(f"Nothing can be fetched for {device!r}: only 'qemu' needs a download.")
-    from .runtime_harness.aarch64_runtime import ensure
+    from .runtime_harness.aarch64_runtime import fetch
 
-    ensure()
+    fetch()
 
 
 @app.command()
-def compile(  # noqa: A001
+def compile(
     model: Annotated[
         str,
         typer.Argument(
@@ -130,7 +130,9 @@ def compile(  # noqa: A001
         list[str] | None,
         typer.Option("--drop-pattern", metavar="NAME", help="Leave a pattern out; may repeat."),
     ] = None,
-    head: Annotated[str | None, typer.Option("--head", help="The checkpoint's own if left.")] = None,
+    head: Annotated[
+        str | None, typer.Option("--head", help="The checkpoint's own if left.")
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", help="Rows per call of the module.")] = 1,
     require_verified: Annotated[
         bool,
@@ -205,9 +207,11 @@ def patterns(
     rows = [
         {
             "name": pattern.name,
-            "stage": stage,
+            "stage": str(stage),
             "required": pattern.required,
-            "summary": (sys.modules[type(pattern).__module__].__doc__ or "").strip().split("\n")[0],
+            "summary": (sys.modules[type(pattern).__module__].__doc__ or "")
+            .strip()
+            .split("\n")[0],
         }
         for stage, listed in chosen.items()
         for pattern in listed
@@ -217,7 +221,10 @@ def patterns(
         return
     console.print_table(
         ("pattern", "stage", "may be dropped", "what it does"),
-        [(r["name"], r["stage"], "no" if r["required"] else "yes", r["summary"]) for r in rows],
+        [
+            (str(r["name"]), str(r["stage"]), "no" if r["required"] else "yes", str(r["summary"]))
+            for r in rows
+        ],
     )
 
 
@@ -303,9 +310,7 @@ def profile(
     """Time per dispatch, mapped back to the model's layers."""
     from .runtime_harness.profile import profile as run
 
-    rows = run(
-        bundle, device, target=target, seq_len=seq_len, threads=threads, timeout=timeout
-    )
+    rows = run(bundle, device, target=target, seq_len=seq_len, threads=threads, timeout=timeout)
     if json:
         console.print_json({"rows": [row.to_json() for row in rows]})
         return

@@ -79,7 +79,7 @@ class CompileReport:
         }
 
 
-def compile(  # noqa: A001 - the public word for it
+def compile(
     model: str | os.PathLike[str] | torch.nn.Module,
     *,
     target: str | Target | Sequence[str | Target] = "host",
@@ -179,9 +179,7 @@ _UNVERIFIED: Numerics = {
 }
 
 
-def _source(
-    model: Any, head: str | None, example_inputs: Any, name: str | None
-) -> SourceModel:
+def _source(model: Any, head: str | None, example_inputs: Any, name: str | None) -> SourceModel:
     if isinstance(model, (str, os.PathLike)):
         if example_inputs is not None:
             raise InputError("example_inputs go with a module, not with the name of a model.")

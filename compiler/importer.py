@@ -46,6 +46,7 @@ _WHOLE = frozenset(
     )
 )
 
+
 @dataclass(frozen=True, kw_only=True)
 class ImportedModel:
     """``text``: the module in the torch dialect; ``parameters``: name -> tensor, unshared."""
@@ -95,7 +96,8 @@ def _export(entry: Entry, inputs: tuple[torch.Tensor, ...]) -> torch.export.Expo
     try:
         with torch.no_grad():
             program = torch.export.export(entry, inputs, strict=False)
-            return program.run_decompositions(table)
+            decomposed: torch.export.ExportedProgram = program.run_decompositions(table)
+            return decomposed
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise UnsupportedError(
@@ -137,7 +139,9 @@ class _ParameterHooks(FxImporterHooks):  # type: ignore[misc]
             "name": ir.StringAttr.get(PARAMETER_OP),
             "canao.name": ir.StringAttr.get(name),
         }
-        return ir.Operation.create("torch.operator", results=[result], attributes=attributes).result
+        return ir.Operation.create(
+            "torch.operator", results=[result], attributes=attributes
+        ).result
 
 
 def _dense_literal(gni: Any, tensor: torch.Tensor) -> Any:

@@ -65,10 +65,9 @@ def _check_placeholder(op: Any, pattern: str, parameters: ParameterTable) -> Non
 
 def _entries(module: ir.Module) -> list[Any]:
     functions = ("func.func", "util.func")
-    return [
-        op.operation
-        for op in module.body
-        if op.operation.name in functions
-        and str(op.operation.attributes["sym_visibility"] if "sym_visibility" in
-                op.operation.attributes else '"public"') == '"public"'
-    ]
+    return [op.operation for op in module.body if op.operation.name in functions and _public(op)]
+
+
+def _public(op: Any) -> bool:
+    attributes = op.operation.attributes
+    return "sym_visibility" not in attributes or str(attributes["sym_visibility"]) == '"public"'

@@ -39,7 +39,10 @@ PHASES = (
 )
 
 _dylib = ctypes_dl._dylib
-for _name in ("ireeCompilerInvocationSetCompileFromPhase", "ireeCompilerInvocationSetCompileToPhase"):
+for _name in (
+    "ireeCompilerInvocationSetCompileFromPhase",
+    "ireeCompilerInvocationSetCompileToPhase",
+):
     _function = getattr(_dylib, _name)
     _function.argtypes, _function.restype = [ctypes.c_void_p, ctypes.c_char_p], None
 

@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,11 +197,17 @@ def _layer(location: str) -> str:
     paths = sorted(set(_LAYER.findall(location)))
     if len(paths) < 2:
         return paths[0] if paths else "model"
-    shared = commonprefix([path.split(".") for path in paths])
+    shared = []
+    for words in zip(*(path.split(".") for path in paths), strict=False):
+        if len(set(words)) > 1:
+            break
+        shared.append(words[0])
     return ".".join(shared) or paths[0]
 
 
-def _explain(compiler: Any, target: Target, error: CompileError) -> CompileError | UnsupportedError:
+def _explain(
+    compiler: Any, target: Target, error: CompileError
+) -> CompileError | UnsupportedError:
     """One sentence: the failing op and its layer, from the compiler's first error."""
     errors = compiler.errors()
     if not errors:

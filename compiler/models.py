@@ -272,12 +272,12 @@ def _max_length(config: Any) -> int | None:
     """Longest sequence that the position table allows; None where nothing limits it."""
     if config.model_type in ("t5", "mt5", "umt5"):
         return None  # relative positions only
-    positions = getattr(config, "max_position_embeddings", None)
+    positions: Any = getattr(config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0:
         return None
     # These families count positions from pad_token_id + 1, so the table is longer than the text.
     if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
-        return positions - config.pad_token_id - 1
+        return positions - int(config.pad_token_id) - 1
     return positions
 
 

@@ -116,7 +116,5 @@ with canao.load({str(sample_bundle)!r}) as session:
 def test_importing_canao_takes_under_a_third_of_a_second() -> None:
     # The processor time of the import itself, the best of several: a busy machine adds to the
     # clock on the wall, not to this.
-    code = (
-        "import time; t = time.process_time(); import canao; print(time.process_time() - t)"
-    )
+    code = "import time; t = time.process_time(); import canao; print(time.process_time() - t)"
     assert min(float(run(code)) for _ in range(3)) < 0.3

@@ -1,0 +1,1 @@
+"""Rewrite patterns, one a file, and the pipeline that orders them."""

@@ -38,7 +38,7 @@ class Pattern(ABC):
     """A named rewrite. ``name`` is namespaced (``canao.fuse_qkv``); ``stage`` is where it runs."""
 
     name: ClassVar[str]
-    stage: ClassVar[Stage]
+    stage: Stage
     after: ClassVar[tuple[str, ...]] = ()
     """Names of patterns that, where both run, must have run before this one."""
 

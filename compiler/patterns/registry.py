@@ -16,6 +16,7 @@ from .bind_parameters import BindParameters
 from .decompose_attention import DecomposeAttention
 from .fuse_qkv import FuseQKV
 from .narrow_integers import NarrowIntegers
+from .single_queue import SingleQueue
 from .strip_checks import StripChecks
 
 __all__ = ["ENTRY_POINT_GROUP", "PIPELINE", "names", "pipeline", "register", "registered"]
@@ -36,6 +37,9 @@ PIPELINE: list[Pattern] = [
     # -- linalg: loops over tensors ------------------------------------------------------------
     # Needs every integer in sight, so it follows the lowering of the torch dialect.
     NarrowIntegers(),
+    # -- dispatch: work as it is submitted ---------------------------------------------------
+    # Affinities are complete once dispatches are formed.
+    SingleQueue(),
 ]
 
 _loaded = False

@@ -35,7 +35,7 @@ def constant_of(value: Any) -> int | float | bool | None:
     op = owner.operation
     if op.name in ("torch.constant.int", "torch.constant.float", "torch.constant.bool"):
         number = op.attributes["value"].value
-        return bool(number) if op.name.endswith("bool") else number  # type: ignore[no-any-return]
+        return bool(number) if op.name.endswith("bool") else number
     return None
 
 

@@ -65,10 +65,18 @@ CONFIGS: dict[str, Any] = {
         relative_attention_max_distance=20,
     ),
     "GPT-2": lambda: tf.GPT2Config(
-        vocab_size=99, n_embd=32, n_layer=2, n_head=2, n_positions=40, bos_token_id=1, eos_token_id=2
+        vocab_size=99,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=40,
+        bos_token_id=1,
+        eos_token_id=2,
     ),
     "Llama": lambda: tf.LlamaConfig(**_ENCODER, num_key_value_heads=1, pad_token_id=0),
-    "Qwen3": lambda: tf.Qwen3Config(**_ENCODER, num_key_value_heads=1, head_dim=16, pad_token_id=0),
+    "Qwen3": lambda: tf.Qwen3Config(
+        **_ENCODER, num_key_value_heads=1, head_dim=16, pad_token_id=0
+    ),
 }
 
 DECODERS = ("GPT-2", "Llama", "Qwen3")

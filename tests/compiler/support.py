@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from iree import runtime as rt
-
 from canao import targets
 from canao.compiler.importer import ImportedModel, import_model
 from canao.compiler.lowering import LoweringRequest, LoweringResult, lower
@@ -17,6 +15,7 @@ from canao.compiler.models import SourceModel, from_module
 from canao.compiler.parameters import Derivation, materialize
 from canao.compiler.patterns.registry import pipeline
 from canao.compiler.wrapper import Entry, boundary, make_entry
+from iree import runtime as rt
 
 Arrays = list[np.ndarray[Any, Any]]
 
@@ -25,7 +24,9 @@ def token_inputs(source: SourceModel, length: int, real: int) -> tuple[torch.Ten
     """One row of drawn tokens of which the last ``length - real`` are padding."""
     generator = torch.Generator().manual_seed(7)
     low = source.pad_id + 1
-    ids = torch.randint(low, source.vocab_size, (1, length), generator=generator, dtype=torch.int32)
+    ids = torch.randint(
+        low, source.vocab_size, (1, length), generator=generator, dtype=torch.int32
+    )
     mask = torch.ones_like(ids)
     ids[:, real:], mask[:, real:] = source.pad_id, 0
     every = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from canao.compiler.isolation import lower_isolated
 from canao.compiler.lowering import LoweringRequest, LoweringResult, lower
 from canao.errors import CanaoError, CompileError, UnsupportedError
@@ -37,7 +36,7 @@ def test_request_and_result_round_trip(request_: LoweringRequest, tmp_path: Path
 
 
 def test_a_time_out_kills_and_says_so(request_: LoweringRequest, tmp_path: Path) -> None:
-    with pytest.raises(CompileError, match="more than 0.01 s"):
+    with pytest.raises(CompileError, match=r"more than 0\.01 s"):
         lower_isolated(request_, tmp_path / "a.vmfb", timeout=0.01)
     assert not (tmp_path / "a.vmfb").exists()
 
@@ -50,7 +49,7 @@ def test_a_memory_limit_is_told_as_such(request_: LoweringRequest, tmp_path: Pat
 
 def test_an_op_without_a_form_is_named_with_its_layer(tmp_path: Path) -> None:
     text = (
-        'module { func.func @main(%x: !torch.vtensor<[2],f32>) -> !torch.vtensor<[2],f32> {\n'
+        "module { func.func @main(%x: !torch.vtensor<[2],f32>) -> !torch.vtensor<[2],f32> {\n"
         '  %y = torch.operator "torch.acme.mystery"(%x) : (!torch.vtensor<[2],f32>) -> '
         '!torch.vtensor<[2],f32> loc("encoder.layer.3.mystery":1:0)\n'
         "  return %y : !torch.vtensor<[2],f32> } }"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from canao.compiler.models import HEADS, from_module, load_model
 from canao.errors import InputError
 

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from iree.compiler import ir
-
+from canao import targets
+from canao.compiler.flags import iree_flags
 from canao.compiler.iree_session import PhasedCompiler
 from canao.compiler.parameters import Parameter, ParameterTable
 from canao.compiler.patterns.base import Pattern, PatternContext, operations
@@ -20,10 +18,14 @@ from canao.compiler.patterns.decompose_attention import DecomposeAttention
 from canao.compiler.patterns.fuse_qkv import FuseQKV
 from canao.compiler.patterns.narrow_integers import NarrowIntegers
 from canao.compiler.patterns.registry import PIPELINE, names, pipeline, register
+from canao.compiler.patterns.single_queue import SingleQueue
 from canao.compiler.patterns.strip_checks import StripChecks
 from canao.errors import CompileError, InputError
-from canao import targets
+from hypothesis import given
+from hypothesis import strategies as st
+from iree.compiler import ir
 
+from ..profiles import compiling
 from . import families
 from .support import default_pipeline, imported, lower_and_run, relative_error
 
@@ -194,7 +196,7 @@ def test_narrow_integers_keeps_numbers(tmp_path: Any) -> None:
     assert relative_error(found, entry(*inputs)) == 0
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@compiling()
 @given(
     order=st.permutations(FREE),
     kept=st.sets(st.sampled_from(FREE)),
@@ -206,7 +208,9 @@ def test_any_allowed_order_of_any_patterns(
     model, entry, inputs = imported_family(family)
     stages = default_pipeline()
     stages["torch"] = [
-        StripChecks(), *(pattern() for pattern in order if pattern in kept), BindParameters()
+        StripChecks(),
+        *(pattern() for pattern in order if pattern in kept),
+        BindParameters(),
     ]
     found, _ = lower_and_run(model, inputs, tmp_path_factory.mktemp("order"), patterns=stages)
     assert relative_error(found, entry(*inputs)) < TOLERANCE
@@ -237,6 +241,23 @@ def test_dropping_what_cannot_be_dropped_is_refused(name: str) -> None:
 def test_registering_a_name_twice_is_refused() -> None:
     with pytest.raises(InputError, match=r"canao\.fuse_qkv"):
         register(FuseQKV())
+
+
+def test_single_queue_pins_every_affinity() -> None:
+    model, _, _ = imported(torch.nn.Linear(4, 4).eval(), [torch.randn(1, 4)])
+    compiler = PhasedCompiler(model.text, iree_flags(targets.get("vulkan-llvmpipe")))
+    table = ParameterTable(
+        Parameter(name, tuple(t.shape), "float32") for name, t in model.parameters.items()
+    )
+    context = PatternContext(target=targets.get("host"), precision="f32", parameters=table)
+    with compiler.context, ir.Location.unknown():
+        BindParameters().run(compiler.module, context)
+        compiler.advance("flow")
+        loose = "#hal.device.affinity<@__device_0>"
+        assert loose in str(compiler.module)
+        assert SingleQueue().run(compiler.module, context) > 0
+        assert loose not in str(compiler.module)
+        assert compiler.module.operation.verify()
 
 
 class Breaks(Pattern):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import canao
 import numpy as np
 import torch
 import transformers as tf
-from hypothesis import HealthCheck, given, settings
+from canao.compiler.api import compile_model
+from hypothesis import given
 from hypothesis import strategies as st
 
-import canao
-from canao.compiler.api import compile_model
+from ..profiles import compiling
 
 ATOL = 1e-4
 
@@ -32,21 +33,29 @@ def encoders(draw: Any) -> torch.nn.Module:
     if family == "distilbert":
         activation = draw(st.sampled_from(["gelu", "relu"]))
         config: Any = tf.DistilBertConfig(
-            **common, dim=width, n_heads=heads, n_layers=depth, hidden_dim=inner,
+            **common,
+            dim=width,
+            n_heads=heads,
+            n_layers=depth,
+            hidden_dim=inner,
             activation=activation,
         )
     else:
         kind = {"bert": tf.BertConfig, "roberta": tf.RobertaConfig, "electra": tf.ElectraConfig}
         config = kind[family](
-            **common, hidden_size=width, num_attention_heads=heads, num_hidden_layers=depth,
-            intermediate_size=inner, hidden_act=activation,
+            **common,
+            hidden_size=width,
+            num_attention_heads=heads,
+            num_hidden_layers=depth,
+            intermediate_size=inner,
+            hidden_act=activation,
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draw(st.integers(0, 2**16)))
         return tf.AutoModel.from_config(config).eval()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@compiling()
 @given(data=st.data(), module=encoders(), seq_len=st.integers(1, 40))
 def test_compiled_equals_eager(
     data: Any, module: torch.nn.Module, seq_len: int, tmp_path_factory: Any

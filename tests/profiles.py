@@ -1,0 +1,18 @@
+"""How many examples a property test that compiles may draw."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+__all__ = ["compiling"]
+
+
+def compiling() -> settings:
+    """Settings for a property whose every example is a compilation of a second or more.
+
+    A fifth of the profile's examples, at least five; nightly keeps all of them.
+    """
+    examples = settings().max_examples
+    if examples < 1000:
+        examples = max(5, examples // 5)
+    return settings(max_examples=examples)
