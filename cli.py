@@ -191,7 +191,7 @@ def _lengths(text: str) -> tuple[int, ...]:
 def _numbers(found: Any) -> tuple[str, str, str]:
     if found is None:
         return "not verified", "-", "-"
-    return found["device"], f"{found['max_abs_err']:.2g}", f"{found['cosine']:.6f}"
+    return found.device, f"{found.max_abs_err:.2g}", f"{found.cosine:.6f}"
 
 
 @app.command()
@@ -250,18 +250,19 @@ def verify(
     json: Json = False,
 ) -> None:
     """Run a bundle's reference inputs on a device and compare the outputs."""
-    from .runtime_harness.verify import verify as run
+    from .runtime_harness.verification import verify as run
 
     found = run(bundle, device, target=target, seq_len=seq_len, timeout=timeout)
     if json:
-        console.print_json(dict(found))
+        console.print_json(found.to_json())
     else:
-        verdict = "agrees with" if found["ok"] else "DIFFERS from"
+        verdict = "agrees with" if found.ok else "DIFFERS from"
         console.say(
-            f"{bundle} on {device} {verdict} the reference: max abs error "
-            f"{found['max_abs_err']}, cosine {found['cosine']}"
+            f"{found.target} on {device} {verdict} the reference: max abs error "
+            f"{found.max_abs_err}, cosine {found.cosine}"
+            + (f" ({found.reason})" if found.reason else "")
         )
-    if not found["ok"]:
+    if not found.ok:
         raise typer.Exit(4)
 
 
@@ -279,7 +280,7 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure the latency of a bundle on a device."""
-    from .runtime_harness.bench import bench as run
+    from .runtime_harness.benchmarking import bench as run
 
     options = {} if repetitions is None else {"repetitions": repetitions}
     found = run(
@@ -288,7 +289,7 @@ def bench(
     if json:
         console.print_json(found.to_json())
         return
-    marks = "" if found.stable else f", UNSTABLE ({found.reason})"
+    marks = "" if found.stable else f", UNSTABLE ({found.stable_reason})"
     marks += ", emulated: not a time of real silicon" if found.emulated else ""
     console.say(
         f"{found.target} at {found.seq_len} on {device}, {found.threads} thread(s): median "
@@ -308,17 +309,19 @@ def profile(
     json: Json = False,
 ) -> None:
     """Time per dispatch, mapped back to the model's layers."""
-    from .runtime_harness.profile import profile as run
+    from .runtime_harness.profiling import profile as run
 
-    rows = run(bundle, device, target=target, seq_len=seq_len, threads=threads, timeout=timeout)
+    found = run(bundle, device, target=target, seq_len=seq_len, threads=threads, timeout=timeout)
     if json:
-        console.print_json({"rows": [row.to_json() for row in rows]})
+        console.print_json(found.to_json())
         return
+    if found.emulated:
+        console.warn(f"{device} is emulated: these are not times of real silicon")
     console.print_table(
         ("dispatch", "layer", "kind", "calls", "ms", "%"),
         [
             (r.name, r.layer, r.kind, str(r.calls), f"{r.ms:.3f}", f"{100 * r.share:.1f}")
-            for r in rows
+            for r in found.rows
         ],
     )
 

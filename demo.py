@@ -115,7 +115,7 @@ def _targets_here() -> tuple[list[tuple[Target, str]], tuple[str, ...]]:
 def _row(
     bundle: Bundle, target: Target, device: str, found: NDArray[Any], reference: NDArray[Any]
 ) -> dict[str, Any]:
-    from .runtime_harness.bench import bench
+    from .runtime_harness.benchmarking import bench
 
     emulated = devices.get(device).info().emulated
     timing = bench(bundle, device, target=target.name, repetitions=_CALLS[emulated])

@@ -20,11 +20,10 @@ from ..runtime_harness.bundle import (
     Bundle,
     Manifest,
     ModuleEntry,
-    Numerics,
     check_destination,
     write_bundle,
 )
-from ..runtime_harness.verify import verify
+from ..runtime_harness.verification import Verification, verify
 from ..targets import Target
 from .build import BuiltModule, ModelBuild, build_modules
 from .models import SourceModel, from_module, load_model
@@ -54,7 +53,7 @@ class CompileReport:
     bytes: int
     dispatches: Mapping[str, int]
     patterns: Mapping[str, int]
-    numerics: Mapping[str, Numerics | None]
+    numerics: Mapping[str, Verification | None]
     peak_bytes: int
     warnings: tuple[str, ...]
 
@@ -63,7 +62,12 @@ class CompileReport:
         numerics = {
             target: None
             if found is None
-            else {key: found[key] for key in ("device", "max_abs_err", "cosine", "ok")}
+            else {
+                "device": found.device,
+                "max_abs_err": found.max_abs_err,
+                "cosine": found.cosine,
+                "ok": found.ok,
+            }
             for target, found in self.numerics.items()
         }
         return {
@@ -156,7 +160,16 @@ def compile_model(
         tell(f"writing {destination}")
         bundle = write_bundle(destination, manifest, files)
         for name_, found in numerics.items():
-            bundle.record_numerics(name_, **(found or _UNVERIFIED))
+            if found is None:
+                bundle.record_numerics(name_, verified=False)
+            else:
+                bundle.record_numerics(
+                    name_,
+                    device=found.device,
+                    max_abs_err=found.max_abs_err,
+                    cosine=found.cosine,
+                    ok=found.ok,
+                )
     return CompileReport(
         bundle=bundle,
         targets=tuple(t.name for t in options.targets),
@@ -168,15 +181,6 @@ def compile_model(
         peak_bytes=max((module.peak_bytes for module in built.modules), default=0),
         warnings=warnings,
     )
-
-
-_UNVERIFIED: Numerics = {
-    "verified": False,
-    "device": None,
-    "max_abs_err": None,
-    "cosine": None,
-    "ok": None,
-}
 
 
 def _source(model: Any, head: str | None, example_inputs: Any, name: str | None) -> SourceModel:
@@ -265,9 +269,9 @@ def _entry(module: BuiltModule, options: CompileOptions) -> ModuleEntry:
 
 def _verify(
     bundle: Bundle, options: CompileOptions, required: bool, tell: Callable[[str], None]
-) -> tuple[dict[str, Numerics | None], tuple[str, ...]]:
+) -> tuple[dict[str, Verification | None], tuple[str, ...]]:
     """Each target's numbers on the first device here that runs it; None where none does."""
-    numerics: dict[str, Numerics | None] = {}
+    numerics: dict[str, Verification | None] = {}
     warnings = []
     for target in options.targets:
         numerics[target.name] = None
@@ -280,17 +284,16 @@ def _verify(
                 reasons.append(str(error))
                 continue
             tell(f"verifying {target.name} on {name}")
-            numerics[target.name] = verify(bundle, name, target=target.name)
+            numerics[target.name] = verify(bundle, device, target=target.name, record=False)
             break
         found = numerics[target.name]
         if found is None:
             why = reasons[0] if reasons else "no device is known for it"
             warnings.append(f"{target.name} was compiled but not verified: {why}")
-        elif not found["ok"]:
+        elif not found.ok:
             raise NumericsError(
-                f"{target.name} on {found['device']} differs from the uncompiled model: max abs "
-                f"error {found['max_abs_err']}, cosine {found['cosine']}, tolerance "
-                f"{TOLERANCES[options.precision]}; no bundle was written."
+                f"{target.name} on {found.device} differs from the uncompiled model: "
+                f"{found.reason}; no bundle was written."
             )
     if required and warnings:
         raise NumericsError(f"{warnings[0]}; no bundle was written (--require-verified).")

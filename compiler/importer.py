@@ -14,6 +14,7 @@ The IR that leaves here keeps three things that patterns and profiles live on:
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +95,9 @@ def _export(entry: Entry, inputs: tuple[torch.Tensor, ...]) -> torch.export.Expo
         if not any(str(op) == whole or str(op).startswith(whole + ".") for whole in _WHOLE)
     }
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # torch warns its own callers of what it will change in itself.
+            warnings.simplefilter("ignore")
             program = torch.export.export(entry, inputs, strict=False)
             decomposed: torch.export.ExportedProgram = program.run_decompositions(table)
             return decomposed

@@ -61,7 +61,9 @@ def mean_pool(hidden: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
 
     weights = mask[:, :, None].astype(hidden.dtype)
     mean = (hidden * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-9)
-    return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    norm = np.linalg.norm(mean, axis=1, keepdims=True)
+    unit: NDArray[Any] = mean / np.maximum(norm, 1e-12)
+    return unit
 
 
 def embed(session: Session, texts: Sequence[str]) -> NDArray[Any]:
