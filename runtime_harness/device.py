@@ -80,11 +80,15 @@ class RawTiming:
 
 @dataclass(frozen=True, kw_only=True)
 class DispatchTime:
-    """One dispatch function: how often one inference calls it, and its time in all, in ms."""
+    """A dispatch of one inference: its function's name and its time in milliseconds.
+
+    A device that tells functions apart but not their calls gives one per function, with the
+    number of ``calls`` and their time in all.
+    """
 
     name: str
-    calls: int
     ms: float
+    calls: int = 1
 
 
 @runtime_checkable
@@ -148,7 +152,7 @@ class Device(Protocol):
         threads: int = 1,
         timeout: float | None = None,
     ) -> list[DispatchTime]:
-        """Return the time of each dispatch; UnsupportedError if the device cannot tell."""
+        """Return each dispatch's time, in order; UnsupportedError if the device cannot tell."""
 
 
 def check_threads(threads: int, *, most: int = MAX_THREADS, device: str) -> None:

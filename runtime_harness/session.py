@@ -7,7 +7,7 @@ import contextlib
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -68,7 +68,8 @@ class Session:
     positions. Outputs are new arrays, the caller's to keep.
 
     A session is a context manager. It may be called from several threads, one call at a time,
-    but not from a forked child. After a call that ran out of time it refuses further use.
+    but not from a forked child. After a call in this process that ran out of time it refuses
+    further use. Devices make sessions; ``seq_lens`` restricts one to some of the lengths.
 
     Calls raise InputError for inputs the model does not take, and DeviceError if the device
     fails or the call runs out of time.
@@ -81,13 +82,14 @@ class Session:
         *,
         device: str,
         target: str,
+        seq_lens: Sequence[int] | None = None,
         timeout: float | None = None,
         truncate: bool = False,
     ) -> None:
         self._bundle, self._engine = bundle, engine
         self._device, self._target = device, target
         self._timeout, self._truncate = timeout, truncate
-        self._seq_lens = bundle.seq_lens(target)
+        self._seq_lens = bundle.seq_lens(target) if seq_lens is None else tuple(sorted(seq_lens))
         self._output_names = [spec.name for spec in bundle.manifest.outputs]
         self._buckets: dict[int, Bucket] = {}
         self._watchdog: Watchdog | None = None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, UnsupportedError
+from ..errors import DeviceError, InputError, UnsupportedError
 from .device import DeviceInfo, DispatchTime, RawTiming, check_threads, check_timeout
+from .process_engine import ProcessEngine
 from .toolchain import Toolchain, module_files
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["ToolDevice", "settled_at"]
 
 _METHOD = "iree-benchmark-module, one call a repetition, wall-clock time"
-_PROFILED_CALLS = 5
+_PROFILED_CALLS = 6
 # A call is still one of settling if it takes this much longer than the median of the later ones.
 _SETTLED = 1.25
 
@@ -55,6 +57,43 @@ class ToolDevice(ABC):
         truncate: bool = False,
     ) -> Session:
         """Return a session for the modules of one target (None: the one that fits best)."""
+
+    def isolated_session(
+        self,
+        bundle: Bundle,
+        *,
+        target: str,
+        seq_lens: Sequence[int] | None = None,
+        threads: int = 1,
+        timeout: float | None = None,
+        truncate: bool = False,
+    ) -> Session:
+        """Return a session whose every call is a process of its own, so that it can be stopped.
+
+        ``seq_lens`` restricts it to some of the target's lengths (None: all).
+        """
+        from .session import Session
+
+        lengths = tuple(seq_lens or bundle.seq_lens(target))
+        modules = [bundle.module(target, length) for length in lengths]
+        resources = contextlib.ExitStack()
+        files = resources.enter_context(bundle.materialize(module_files(bundle, modules)))
+
+        def run(
+            module: ModuleEntry, inputs: dict[str, NDArray[Any]], limit: float | None
+        ) -> list[NDArray[Any]]:
+            tools = self.toolchain(module, threads)
+            return tools.run(bundle.manifest, module, files, inputs, timeout=limit)
+
+        return Session(
+            bundle,
+            ProcessEngine(bundle, check=self.check, run=run, resources=resources),
+            device=self.name,
+            target=target,
+            seq_lens=lengths,
+            timeout=timeout,
+            truncate=truncate,
+        )
 
     @abstractmethod
     def toolchain(self, module: ModuleEntry, threads: int) -> Toolchain:
@@ -131,26 +170,31 @@ class ToolDevice(ABC):
         threads: int = 1,
         timeout: float | None = None,
     ) -> list[DispatchTime]:
-        """Return each dispatch function's calls and time per inference, averaged over a few.
+        """Return each dispatch's time in order, the median over a few inferences.
 
         Raises UnsupportedError where IREE cannot tell dispatches apart, and as ``run`` does.
         """
         tools = self._prepare(bundle, module, threads, timeout)
         emulated, _ = self.facts(module)
+        cannot = UnsupportedError(
+            f"IREE cannot time single dispatches on {self.name}: profile the model on local"
+        )
         with bundle.materialize(module_files(bundle, [module])) as files:
-            found = tools.time_dispatches(
-                bundle.manifest,
-                module,
-                files,
-                inputs,
-                calls=1 if emulated else _PROFILED_CALLS,
-                timeout=timeout,
-            )
+            try:
+                found = tools.time_dispatches(
+                    bundle.manifest,
+                    module,
+                    files,
+                    inputs,
+                    calls=1 if emulated else _PROFILED_CALLS,
+                    timeout=timeout,
+                )
+            except DeviceError as error:
+                if "UNIMPLEMENTED" in str(error):
+                    raise cannot from error
+                raise
         if not found:
-            raise UnsupportedError(
-                f"IREE does not time single dispatches on {self.name}: "
-                "profile the model on local instead"
-            )
+            raise cannot
         return found
 
     def _prepare(

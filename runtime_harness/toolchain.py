@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DeviceError, InputError
 from .device import DispatchTime
+from .dispatch_events import median_dispatches, read_events
 from .tensors import WEIGHTS_FILE, WEIGHTS_SCOPE, iree_type, numpy_dtype, shape_of
 from .tools import run_tool
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Toolchain", "module_files"]
 
 _REPORT = "report.json"
-_PREFIX = "BM_"
+_EVENTS = "events.ireeprof"
 
 
 def module_files(bundle: Bundle, modules: Sequence[ModuleEntry]) -> list[str]:
@@ -38,13 +39,14 @@ class Toolchain:
     """Where IREE's tools are and how they are started.
 
     ``prefix`` comes before each command (an emulator), ``flags`` choose the device and ``name``
-    is the device's in messages.
+    is the device's in messages. ``profiling_mode`` is what IREE calls the times of dispatches.
     """
 
     name: str
     directory: Path
     flags: tuple[str, ...]
     prefix: tuple[str, ...] = ()
+    profiling_mode: str = "host-execution"
 
     def run(
         self,
@@ -90,11 +92,22 @@ class Toolchain:
         timeout: float | None,
     ) -> tuple[list[float], int | None]:
         """Time single calls in one process; return milliseconds each, and peak memory in bytes."""
-        rows, peak = self._report(manifest, module, files, inputs, calls, (), timeout)
-        times = [row["real_time"] for row in rows if "repetition_index" in row]
+        with tempfile.TemporaryDirectory(prefix="canao-") as scratch:
+            flags = _input_flags(manifest, module, inputs, Path(scratch))
+            flags += [
+                f"--benchmark_repetitions={calls}",
+                "--benchmark_min_time=1x",
+                "--benchmark_time_unit=ms",
+                f"--benchmark_out={_REPORT}",
+                "--benchmark_out_format=json",
+            ]
+            peak = self._start(
+                "iree-benchmark-module", module, files, flags, Path(scratch), timeout
+            )
+            times = _read_report(Path(scratch, _REPORT), f"timing {module.file} on {self.name}")
         if len(times) != calls:
             raise DeviceError(f"{self.name} timed {len(times)} calls instead of {calls}")
-        return [float(value) for value in times], peak
+        return times, peak
 
     def time_dispatches(
         self,
@@ -106,57 +119,21 @@ class Toolchain:
         calls: int,
         timeout: float | None,
     ) -> list[DispatchTime]:
-        """Time each dispatch function, per inference; empty if the device cannot tell."""
-        rows, _ = self._report(
-            manifest, module, files, inputs, calls, ("--dispatch_statistics=true",), timeout
-        )
-        prefix = f"{_PREFIX}{module.function}/"
-        return [
-            DispatchTime(
-                name=row["name"].removeprefix(prefix),
-                calls=round(row["calls"]),
-                ms=float(row["real_time"]),
-            )
-            for row in rows
-            if "calls" in row
-        ]
+        """Time each dispatch of an inference, in order: the median over ``calls`` of them.
 
-    def _report(
-        self,
-        manifest: Manifest,
-        module: ModuleEntry,
-        files: Path,
-        inputs: Mapping[str, NDArray[Any]],
-        calls: int,
-        extra: Sequence[str],
-        timeout: float | None,
-    ) -> tuple[list[dict[str, Any]], int | None]:
+        The first of several calls does not count. Empty if the device cannot tell.
+        """
         with tempfile.TemporaryDirectory(prefix="canao-") as scratch:
             flags = _input_flags(manifest, module, inputs, Path(scratch))
             flags += [
                 f"--benchmark_repetitions={calls}",
                 "--benchmark_min_time=1x",
-                "--benchmark_time_unit=ms",
-                f"--benchmark_out={_REPORT}",
-                "--benchmark_out_format=json",
-                *extra,
+                f"--device_profiling_mode={self.profiling_mode}",
+                f"--device_profiling_output={_EVENTS}",
             ]
-            peak = self._start(
-                "iree-benchmark-module", module, files, flags, Path(scratch), timeout
-            )
-            try:
-                report = json.loads(Path(scratch, _REPORT).read_text(encoding="utf-8"))
-                rows = [row for row in report["benchmarks"] if row["run_type"] == "iteration"]
-                failed = [row["error_message"] for row in rows if row.get("error_occurred")]
-                units = {row.get("time_unit") for row in rows if "real_time" in row}
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise DeviceError(
-                    f"timing {module.file} on {self.name} left no report that can be read"
-                ) from error
-        if failed or units - {"ms"}:
-            reason = failed[0] if failed else f"times in {units}"
-            raise DeviceError(f"timing {module.file} on {self.name} failed: {reason}")
-        return rows, peak
+            self._start("iree-benchmark-module", module, files, flags, Path(scratch), timeout)
+            events = read_events(Path(scratch, _EVENTS))
+        return median_dispatches(events, calls)
 
     def _start(
         self,
@@ -181,6 +158,19 @@ class Toolchain:
         verb = "timing" if "benchmark" in tool else "running"
         what = f"{verb} {module.file} on {self.name}"
         return run_tool(command, what=what, timeout=timeout, cwd=cwd).peak_bytes
+
+
+def _read_report(report: Path, what: str) -> list[float]:
+    """Return the times of the single repetitions in milliseconds."""
+    try:
+        rows = json.loads(report.read_text(encoding="utf-8"))["benchmarks"]
+        rows = [row for row in rows if row["run_type"] == "iteration"]
+        failed = [row["error_message"] for row in rows if row.get("error_occurred")]
+        if not failed and all(row["time_unit"] == "ms" for row in rows):
+            return [float(row["real_time"]) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DeviceError(f"{what} left no report that can be read") from error
+    raise DeviceError(f"{what} failed: {failed[0] if failed else 'its times are not in ms'}")
 
 
 def _input_flags(

@@ -19,8 +19,9 @@ from ..errors import DeviceError, MissingDeviceError
 
 __all__ = ["ToolResult", "error_line", "run_tool", "tool_directory"]
 
-_FIRST_POLL = 0.002
-_LAST_POLL = 0.05
+# Pauses between looks at a running tool, in seconds: short at first, so that the memory of one
+# that ends soon is seen, and longer the longer it runs, so as not to disturb what it measures.
+_FIRST_POLL, _POLL_GROWTH, _LAST_POLL = 0.001, 1.25, 0.05
 _MAX_LINE = 300
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
@@ -155,7 +156,7 @@ def _wait(
         if remaining <= 0:
             return None
         time.sleep(remaining)
-        pause = min(2 * pause, _LAST_POLL)
+        pause = min(_POLL_GROWTH * pause, _LAST_POLL)
 
 
 def _resident_peak(pid: int | str) -> int:

@@ -140,6 +140,7 @@ class VulkanDevice(ToolDevice):
             name=self.name,
             directory=tool_directory(),
             flags=(f"--device={_uri(self._gpu(module))}",),
+            profiling_mode="dispatch-events",
         )
 
     def facts(self, module: ModuleEntry) -> tuple[bool, dict[str, Any]]:
