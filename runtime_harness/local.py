@@ -49,8 +49,8 @@ class LocalDevice(ToolDevice):
             available=present,
             emulated=False,
             description=f"this machine's CPU: {cpu_model()}",
-            missing="" if present else "IREE's runtime is not installed",
-            remedy="" if present else "pip install iree-base-runtime",
+            missing="" if present else "IREE's runtime is not installed.",
+            remedy="" if present else "Install it: pip install iree-base-runtime.",
             targets=tuple(fitting),
             details={"arch": machine_arch(), "cpus": cpu_count()},
         )

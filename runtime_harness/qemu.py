@@ -36,6 +36,7 @@ _LIBRARIES = {
 # In the emulator's "max" CPU since QEMU 5, though IREE's tool does not report them.
 _ALWAYS = frozenset({"neon", "fp-armv8", "crc", "rdm", "complxnum", "jsconv", "fptoint", "rcpc"})
 _PROBE_SECONDS = 60.0
+_FETCH = "python -m canao.runtime_harness.aarch64_runtime"
 
 
 class QemuDevice(ToolDevice):
@@ -56,7 +57,7 @@ class QemuDevice(ToolDevice):
             try:
                 features = _features()
             except CanaoError as error:
-                missing, remedy = str(error), "install another version of QEMU"
+                missing, remedy = f"QEMU does not work: {error}.", "Install another version of it."
         fitting = [
             name
             for name in names()
@@ -87,7 +88,7 @@ class QemuDevice(ToolDevice):
             )
         missing, remedy = _missing()
         if missing:
-            raise MissingDeviceError(f"{self.name} cannot be used, {missing}: {remedy}")
+            raise MissingDeviceError(f"{self.name} is not available. {missing} {remedy}")
         lacking = [feature for feature in module.features if feature not in _features()]
         if lacking:
             raise MissingDeviceError(
@@ -144,13 +145,16 @@ def _missing() -> tuple[str, str]:
     library = _sysroot() / "lib"
     absent = [name for name in _LIBRARIES if not (library / name).exists()]
     if absent:
-        parts.append(f"the ARM libraries {', '.join(absent)} are not in {library}")
+        parts.append(f"{library} lacks the ARM libraries {', '.join(absent)}")
         packages += dict.fromkeys(_LIBRARIES[name] for name in absent)
     remedies = [f"apt install {' '.join(packages)} (Debian's names)"] if packages else []
     if aarch64_runtime.find() is None:
         parts.append("IREE's tools for ARM were not fetched")
-        remedies.append("python -m canao.runtime_harness.aarch64_runtime")
-    return " and ".join(parts), " and ".join(remedies)
+        remedies.append(f"{_FETCH} (some 15 MB)")
+    if not parts:
+        return "", ""
+    text = " and ".join(parts)
+    return f"{text[0].upper()}{text[1:]}.", f"To get it: {' and '.join(remedies)}."
 
 
 def _prefix() -> tuple[str, ...]:
@@ -160,10 +164,7 @@ def _prefix() -> tuple[str, ...]:
 def _tools() -> Path:
     tools = aarch64_runtime.find()
     if tools is None:
-        raise MissingDeviceError(
-            "IREE's tools for ARM were not fetched: "
-            "run python -m canao.runtime_harness.aarch64_runtime"
-        )
+        raise MissingDeviceError(f"IREE's tools for ARM were not fetched: run {_FETCH}")
     return tools
 
 

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["VulkanDevice"]
 
 _LOADER_REMEDY = (
-    "install the Vulkan loader and a driver (Debian: apt install libvulkan1 mesa-vulkan-drivers)"
+    "Install the Vulkan loader and a driver (Debian: apt install libvulkan1 mesa-vulkan-drivers)."
 )
 _DRIVER_REMEDY = (
-    "install the driver of the GPU, or Mesa's software driver "
-    "(Debian: apt install mesa-vulkan-drivers)"
+    "Install the driver of the GPU, or Mesa's software driver "
+    "(Debian: apt install mesa-vulkan-drivers)."
 )
-_UPDATE_REMEDY = "update the driver of the GPU"
+_UPDATE_REMEDY = "Update the driver of the GPU."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ class VulkanDevice(ToolDevice):
         tool_directory()
         found = _find()
         if not found.usable:
-            raise MissingDeviceError(f"vulkan cannot be used: {found.missing}; {found.remedy}")
+            raise MissingDeviceError(f"vulkan is not available. {found.missing} {found.remedy}")
         try:
             patterns = get(module.target).vulkan_device_patterns
         except InputError:
@@ -153,14 +153,14 @@ def _find() -> _Found:
     try:
         gpus = probe()
     except LoaderMissing:
-        return _Found((), "the Vulkan loader (libvulkan.so.1) is not installed", _LOADER_REMEDY)
+        return _Found((), "The Vulkan loader (libvulkan.so.1) is not installed.", _LOADER_REMEDY)
     if not gpus:
-        return _Found((), "no Vulkan driver (ICD) offers a device", _DRIVER_REMEDY)
+        return _Found((), "No Vulkan driver (ICD) offers a device.", _DRIVER_REMEDY)
     usable = [gpu for gpu in gpus if not lacking(gpu)]
     if not usable:
         faults = [f"{gpu.name} lacks {', '.join(lacking(gpu))}" for gpu in gpus]
         return _Found(
-            (), f"IREE needs more than the driver has: {'; '.join(faults)}", _UPDATE_REMEDY
+            (), f"IREE needs more than the driver has: {'; '.join(faults)}.", _UPDATE_REMEDY
         )
     return _Found(tuple(sorted(usable, key=lambda gpu: gpu.software)))
 
