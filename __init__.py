@@ -25,7 +25,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .compiler.api import compile
-    from .runtime_harness.benchmarking import bench
+    from .runtime_harness.bench import bench
     from .runtime_harness.bundle import Bundle
     from .runtime_harness.session import Session, load
 
@@ -50,7 +50,7 @@ __all__ = [
 _LAZY = {
     "Bundle": "runtime_harness.bundle",
     "Session": "runtime_harness.session",
-    "bench": "runtime_harness.benchmarking",
+    "bench": "runtime_harness.bench",
     "compile": "compiler.api",
     "load": "runtime_harness.session",
 }

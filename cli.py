@@ -103,9 +103,9 @@ def devices(
 def _fetch(device: str) -> None:
     if device != "qemu":
         raise InputError(f"Nothing can be fetched for {device!r}: only 'qemu' needs a download.")
-    from .runtime_harness.aarch64_runtime import fetch
+    from .runtime_harness.aarch64_runtime import ensure
 
-    fetch()
+    ensure()
 
 
 @app.command()
@@ -191,7 +191,7 @@ def _lengths(text: str) -> tuple[int, ...]:
 def _numbers(found: Any) -> tuple[str, str, str]:
     if found is None:
         return "not verified", "-", "-"
-    return found.device, f"{found.max_abs_err:.2g}", f"{found.cosine:.6f}"
+    return found["device"], f"{found['max_abs_err']:.2g}", f"{found['cosine']:.6f}"
 
 
 @app.command()
@@ -250,19 +250,18 @@ def verify(
     json: Json = False,
 ) -> None:
     """Run a bundle's reference inputs on a device and compare the outputs."""
-    from .runtime_harness.verification import verify as run
+    from .runtime_harness.verify import verify as run
 
     found = run(bundle, device, target=target, seq_len=seq_len, timeout=timeout)
     if json:
-        console.print_json(found.to_json())
+        console.print_json(dict(found))
     else:
-        verdict = "agrees with" if found.ok else "DIFFERS from"
+        verdict = "agrees with" if found["ok"] else "DIFFERS from"
         console.say(
-            f"{found.target} on {device} {verdict} the reference: max abs error "
-            f"{found.max_abs_err}, cosine {found.cosine}"
-            + (f" ({found.reason})" if found.reason else "")
+            f"{bundle} on {device} {verdict} the reference: max abs error "
+            f"{found['max_abs_err']}, cosine {found['cosine']}"
         )
-    if not found.ok:
+    if not found["ok"]:
         raise typer.Exit(4)
 
 
@@ -280,7 +279,7 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure the latency of a bundle on a device."""
-    from .runtime_harness.benchmarking import bench as run
+    from .runtime_harness.bench import bench as run
 
     options = {} if repetitions is None else {"repetitions": repetitions}
     found = run(
@@ -289,7 +288,7 @@ def bench(
     if json:
         console.print_json(found.to_json())
         return
-    marks = "" if found.stable else f", UNSTABLE ({found.stable_reason})"
+    marks = "" if found.stable else f", UNSTABLE ({found.reason})"
     marks += ", emulated: not a time of real silicon" if found.emulated else ""
     console.say(
         f"{found.target} at {found.seq_len} on {device}, {found.threads} thread(s): median "
@@ -309,7 +308,7 @@ def profile(
     json: Json = False,
 ) -> None:
     """Time per dispatch, mapped back to the model's layers."""
-    from .runtime_harness.profiling import profile as run
+    from .runtime_harness.profile import profile as run
 
     found = run(bundle, device, target=target, seq_len=seq_len, threads=threads, timeout=timeout)
     if json:

@@ -20,10 +20,11 @@ from ..runtime_harness.bundle import (
     Bundle,
     Manifest,
     ModuleEntry,
+    Numerics,
     check_destination,
     write_bundle,
 )
-from ..runtime_harness.verification import Verification, verify
+from ..runtime_harness.verify import verify
 from ..targets import Target
 from .build import BuiltModule, ModelBuild, build_modules
 from .models import SourceModel, from_module, load_model
@@ -53,7 +54,7 @@ class CompileReport:
     bytes: int
     dispatches: Mapping[str, int]
     patterns: Mapping[str, int]
-    numerics: Mapping[str, Verification | None]
+    numerics: Mapping[str, Numerics | None]
     peak_bytes: int
     warnings: tuple[str, ...]
 
@@ -62,12 +63,7 @@ class CompileReport:
         numerics = {
             target: None
             if found is None
-            else {
-                "device": found.device,
-                "max_abs_err": found.max_abs_err,
-                "cosine": found.cosine,
-                "ok": found.ok,
-            }
+            else {key: found[key] for key in ("device", "max_abs_err", "cosine", "ok")}
             for target, found in self.numerics.items()
         }
         return {
@@ -163,13 +159,7 @@ def compile_model(
             if found is None:
                 bundle.record_numerics(name_, verified=False)
             else:
-                bundle.record_numerics(
-                    name_,
-                    device=found.device,
-                    max_abs_err=found.max_abs_err,
-                    cosine=found.cosine,
-                    ok=found.ok,
-                )
+                bundle.record_numerics(name_, **found)
     return CompileReport(
         bundle=bundle,
         targets=tuple(t.name for t in options.targets),
@@ -269,9 +259,9 @@ def _entry(module: BuiltModule, options: CompileOptions) -> ModuleEntry:
 
 def _verify(
     bundle: Bundle, options: CompileOptions, required: bool, tell: Callable[[str], None]
-) -> tuple[dict[str, Verification | None], tuple[str, ...]]:
+) -> tuple[dict[str, Numerics | None], tuple[str, ...]]:
     """Each target's numbers on the first device here that runs it; None where none does."""
-    numerics: dict[str, Verification | None] = {}
+    numerics: dict[str, Numerics | None] = {}
     warnings = []
     for target in options.targets:
         numerics[target.name] = None
@@ -290,10 +280,11 @@ def _verify(
         if found is None:
             why = reasons[0] if reasons else "no device is known for it"
             warnings.append(f"{target.name} was compiled but not verified: {why}")
-        elif not found.ok:
+        elif not found["ok"]:
             raise NumericsError(
-                f"{target.name} on {found.device} differs from the uncompiled model: "
-                f"{found.reason}; no bundle was written."
+                f"{target.name} on {found['device']} differs from the uncompiled model: max abs "
+                f"error {found['max_abs_err']}, cosine {found['cosine']}, tolerance "
+                f"{TOLERANCES[options.precision]}; no bundle was written."
             )
     if required and warnings:
         raise NumericsError(f"{warnings[0]}; no bundle was written (--require-verified).")

@@ -215,9 +215,7 @@ class Manifest:
 
 def _shallow_json(value: Any) -> dict[str, Any]:
     return {
-        item.name: _listed(part)
-        for item in fields(value)
-        for part in [getattr(value, item.name)]
+        item.name: _listed(part) for item in fields(value) for part in [getattr(value, item.name)]
     }
 
 

@@ -37,7 +37,7 @@ def test_family_is_right_on_every_device_and_compiles_for_every_gpu(
     for target in TARGETS:
         found = report.numerics[target]
         assert f"{target}/24" in report.dispatches
-        cells.append("compiles" if found is None else f"right on {found.device}")
+        cells.append("compiles" if found is None else f"right on {found['device']}")
     assert cells[:3] == ["right on local", "right on qemu", "right on vulkan"]
     assert cells[3:] == ["compiles", "compiles"]
     text = row(family, head, cells)

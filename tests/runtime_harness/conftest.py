@@ -1,9 +1,11 @@
-"""A small bundle's parts, shared by the tests of bundles."""
+"""Small bundles, shared by the tests: one of made-up files, and some that run."""
 
 from __future__ import annotations
 
 import pytest
-from canao.runtime_harness.bundle import Manifest, ModuleEntry, TensorSpec
+from canao.runtime_harness.bundle import Bundle, Manifest, ModuleEntry, TensorSpec
+
+from . import tiny
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +64,17 @@ def small_manifest() -> Manifest:
         reference={"8": "reference/8.safetensors"},
         versions={"torch": "2.13.0"},
     )
+
+
+@pytest.fixture(scope="session")
+def encoder_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The tiny encoder at 8 and 16 tokens, for local, qemu and software Vulkan."""
+    path = tmp_path_factory.mktemp("encoder") / "encoder"
+    return tiny.write_encoder(path, ("host", "arm64", "vulkan-llvmpipe"))
+
+
+@pytest.fixture(scope="session")
+def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The tiny encoder for local and qemu, in one zip file."""
+    path = tmp_path_factory.mktemp("encoder") / "encoder.canao"
+    return tiny.write_encoder(path, ("host", "arm64"))
