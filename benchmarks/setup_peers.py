@@ -4,7 +4,7 @@
 
 Does nothing when the environment already holds what the file asks for. PyTorch must be a
 CPU build: the script first asks pip what it would install, and stops before anything is
-downloaded if that has CUDA in it. pip's own configuration chooses the index; where the
+installed if that has CUDA in it. pip's own configuration chooses the index; where the
 default one offers the CUDA build, set
 
     PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu

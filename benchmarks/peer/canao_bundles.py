@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def _build(precision: Precision, model: ModelSpec, seq_len: int, cache: Path) ->
         import canao  # type: ignore[import-not-found,unused-ignore]
 
         path.parent.mkdir(parents=True, exist_ok=True)
+        for outdated in path.parent.glob(f"{model.name}-{seq_len}-*-{precision}"):
+            shutil.rmtree(outdated)
         canao.compile(
             model.directory, target="host", seq_len=seq_len, precision=precision, output=path
         )
