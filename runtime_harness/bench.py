@@ -6,6 +6,7 @@ import os
 import statistics
 from typing import TYPE_CHECKING
 
+from .device import check_count, check_timeout
 from .environment import collect
 from .measurement import Measurement
 from .reference import example_inputs, load_reference
@@ -48,11 +49,18 @@ def bench(
     """
     from .devices import get
 
+    check_timeout(timeout)
     found = open_bundle(bundle)
     place = get(device) if isinstance(device, str) else device
     chosen = choose_target(found, place, target)
     module = found.module(chosen, seq_len)
     emulated = place.info().emulated
+    if repetitions is None:
+        repetitions = _EMULATED_REPETITIONS if emulated else _REPETITIONS
+    if warmup is None:
+        warmup = _EMULATED_WARMUP if emulated else _WARMUP
+    check_count("repetitions", repetitions, 1)
+    check_count("warmup", warmup, 0)
     samples = load_reference(found, module.seq_len)
     checked = (
         check_numerics(
@@ -67,14 +75,8 @@ def bench(
         module,
         example_inputs(found, module),
         threads=threads,
-        repetitions=(
-            repetitions
-            if repetitions is not None
-            else _EMULATED_REPETITIONS
-            if emulated
-            else _REPETITIONS
-        ),
-        warmup=warmup if warmup is not None else _EMULATED_WARMUP if emulated else _WARMUP,
+        repetitions=repetitions,
+        warmup=warmup,
         timeout=timeout,
     )
     verdict = judge(raw.samples_ms)

@@ -20,6 +20,7 @@ __all__ = [
     "DeviceInfo",
     "DispatchTime",
     "RawTiming",
+    "check_count",
     "check_threads",
     "check_timeout",
 ]
@@ -153,6 +154,12 @@ class Device(Protocol):
         timeout: float | None = None,
     ) -> list[DispatchTime]:
         """Return each dispatch's time, in order; UnsupportedError if the device cannot tell."""
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    """Raise InputError unless ``value`` is a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
 def check_threads(threads: int, *, most: int = MAX_THREADS, device: str) -> None:

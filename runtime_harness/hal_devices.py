@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from threading import Lock
 from typing import Any
 
-from ..errors import BundleError, DeviceError, MissingDeviceError
+from ..errors import BundleError, CanaoError, DeviceError, MissingDeviceError
 from .forking import in_child, keep_for_ever
 from .tools import error_line
 
@@ -103,7 +103,9 @@ def iree_errors(what: str, kind: type[BundleError] | type[DeviceError]) -> Itera
     """Turn the runtime's exceptions into ``kind``, or into MissingDeviceError if it is lost."""
     try:
         yield
-    except (RuntimeError, ValueError, TypeError, MemoryError) as error:
+    except CanaoError:
+        raise
+    except Exception as error:  # the binding turns each status into another kind
         line = error_line(str(error)) or type(error).__name__
         if "RESOURCE_EXHAUSTED" in line:
             raise DeviceError(f"{what} cannot be loaded, memory is exhausted: {line}") from error

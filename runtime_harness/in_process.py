@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BundleError, DeviceError
+from ..errors import BundleError, CanaoError, DeviceError
 from .buffers import InputBuffer, OutputBuffer
 from .hal_devices import forget, iree_errors
 from .tensors import WEIGHTS_FILE, WEIGHTS_SCOPE
@@ -131,7 +131,9 @@ class _InProcessProgram:
                 output.read(results.get_as_object(index, iree.HalBufferView))
                 for index, output in enumerate(self._outputs)
             ]
-        except (RuntimeError, ValueError, TypeError) as error:
+        except CanaoError:
+            raise
+        except Exception as error:  # the binding turns each status into another kind
             forget(self._device)
             raise DeviceError(f"{self._what} failed: {error_line(str(error))}") from error
 

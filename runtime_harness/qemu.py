@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CanaoError, MissingDeviceError
 from ..targets import get, names
 from . import aarch64_runtime
-from .device import MAX_THREADS, DeviceInfo, check_threads, check_timeout
+from .device import MAX_THREADS, DeviceInfo
 from .local import cpu_flags
 from .selection import choose_target
 from .tool_device import ToolDevice
@@ -106,8 +106,6 @@ class QemuDevice(ToolDevice):
         truncate: bool = False,
     ) -> Session:
         """Return a session that runs one process per call."""
-        check_threads(threads, most=self.max_threads, device=self.name)
-        check_timeout(timeout)
         return self.isolated_session(
             bundle,
             target=choose_target(bundle, self, target),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import time
 import weakref
@@ -75,6 +74,8 @@ class Session:
     fails or the call runs out of time.
     """
 
+    _released = True  # nothing to release before there is something
+
     def __init__(
         self,
         bundle: Bundle,
@@ -97,6 +98,7 @@ class Session:
         self._lost = False
         self._lock = RLock()
         self._pid = os.getpid()
+        self._released = False
         _live.add(self)
         try:
             # The longest now, so that a module that cannot be loaded fails here.
@@ -192,6 +194,7 @@ class Session:
 
     def _release(self) -> None:
         # In this order: a device must outlive what was made on it.
+        self._released = True
         for bucket in self._buckets.values():
             bucket.close()
         self._buckets = {}
@@ -199,10 +202,9 @@ class Session:
 
     def __del__(self) -> None:
         # Not even a lost call refers to the session any more.
-        with contextlib.suppress(Exception):
+        if not self._released and os.getpid() == self._pid:
             self.close()
-            if os.getpid() == self._pid:
-                self._release()
+            self._release()
 
     def __enter__(self) -> Session:
         return self

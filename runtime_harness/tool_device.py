@@ -8,8 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DeviceError, InputError, UnsupportedError
-from .device import DeviceInfo, DispatchTime, RawTiming, check_threads, check_timeout
+from ..errors import DeviceError, UnsupportedError
+from .device import (
+    DeviceInfo,
+    DispatchTime,
+    RawTiming,
+    check_count,
+    check_threads,
+    check_timeout,
+)
 from .process_engine import ProcessEngine
 from .toolchain import Toolchain, module_files
 
@@ -74,6 +81,8 @@ class ToolDevice(ABC):
         """
         from .session import Session
 
+        check_threads(threads, most=self.max_threads, device=self.name)
+        check_timeout(timeout)
         lengths = tuple(seq_lens or bundle.seq_lens(target))
         modules = [bundle.module(target, length) for length in lengths]
         resources = contextlib.ExitStack()
@@ -137,8 +146,8 @@ class ToolDevice(ABC):
         On a device that settles, calls beyond ``warmup`` count as warm-up until one is as fast
         as the later ones; that may be as many again. Raises as ``run`` does.
         """
-        _check_count("repetitions", repetitions, 1)
-        _check_count("warmup", warmup, 0)
+        check_count("repetitions", repetitions, 1)
+        check_count("warmup", warmup, 0)
         tools = self._prepare(bundle, module, threads, timeout)
         spare = warmup if self.settles else 0
         with bundle.materialize(module_files(bundle, [module])) as files:
@@ -212,8 +221,3 @@ def settled_at(times: Sequence[float], first: int, last: int) -> int:
         if times[index] <= _SETTLED * statistics.median(times[index + 1 :]):
             return index
     return last
-
-
-def _check_count(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
