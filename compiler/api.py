@@ -169,7 +169,7 @@ def compile_model(
         patterns=_sum_patterns(built.modules),
         numerics=numerics,
         peak_bytes=max((module.peak_bytes for module in built.modules), default=0),
-        warnings=warnings,
+        warnings=(*_notes(built.modules), *warnings),
     )
 
 
@@ -308,6 +308,10 @@ def _bundle_bytes(bundle: Bundle) -> int:
 
 def _key(module: BuiltModule) -> str:
     return f"{module.target.name}/{module.seq_len}"
+
+
+def _notes(modules: Sequence[BuiltModule]) -> list[str]:
+    return [f"{_key(module)}: {note}" for module in modules for note in module.result.notes]
 
 
 def _sum_patterns(modules: Sequence[BuiltModule]) -> dict[str, int]:

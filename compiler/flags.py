@@ -5,13 +5,14 @@ from __future__ import annotations
 from ..errors import InputError
 from ..targets import Target
 
-__all__ = ["FUSIONS", "STOCK_SETTINGS", "iree_flags"]
+__all__ = ["FUSIONS", "NO_DATA_TILING", "STOCK_SETTINGS", "iree_flags"]
 
 FUSIONS = ("auto", "stock", "none")
 """``auto``: canao's patterns; ``stock``: IREE's best untuned setting without them; ``none``:
 auto's matrix-product path without patterns and with IREE's own fusion off where a flag allows."""
 
 _DATA_TILING = "--iree-opt-data-tiling"
+NO_DATA_TILING = "--iree-opt-data-tiling=false"
 _NO_AGGRESSIVE = "--iree-dispatch-creation-enable-aggressive-fusion=false"
 # IREE's attention loop has no form on Vulkan; its own passes can take it apart.
 _DECOMPOSE_ATTENTION = (
@@ -39,7 +40,6 @@ def iree_flags(target: Target, *, fusion: str = "auto") -> tuple[str, ...]:
         flags += (
             _NO_AGGRESSIVE,
             "--iree-dispatch-creation-fuse-multi-use=false",
-            "--iree-dispatch-creation-element-wise-fuse-multi-reduction=false",
         )
     if fusion != "auto" and target.kind == "vulkan":
         flags += (_DECOMPOSE_ATTENTION,)

@@ -7,11 +7,15 @@ this phase" and "on from this phase", which the C API has and the Python class d
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Sequence
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from iree.compiler import ir
 from iree.compiler.api import Output, Session, ctypes_dl
@@ -37,6 +41,8 @@ PHASES = (
     "vm",
     "end",
 )
+
+_DIAGNOSTIC = re.compile(r"(?P<location>.*?): (?P<severity>error|warning|remark): (?P<message>.*)")
 
 _dylib = ctypes_dl._dylib
 for _name in (
@@ -68,7 +74,6 @@ class PhasedCompiler:
         self.context = self._session.context
         self.context.load_all_available_dialects()
         self.diagnostics: list[Diagnostic] = []
-        self._handler = self.context.attach_diagnostic_handler(self._record)
         self._phase = "start"
         with self.context:
             try:
@@ -76,6 +81,9 @@ class PhasedCompiler:
             except ir.MLIRError as error:
                 raise CompileError(f"The module is not valid IR: {error}") from error
         self._invocation = self._session.invocation()
+        # Text on standard error, not a Python handler: the compiler's threads call a handler
+        # without the interpreter's lock.
+        self._invocation.enable_console_diagnostics()
         self._imported = False
 
     def advance(self, phase: str) -> None:
@@ -91,7 +99,10 @@ class PhasedCompiler:
         handle = self._invocation._inv_p
         _dylib.ireeCompilerInvocationSetCompileFromPhase(handle, self._phase.encode())
         _dylib.ireeCompilerInvocationSetCompileToPhase(handle, phase.encode())
-        if not self._invocation.execute():
+        with _captured_stderr() as printed:
+            done = self._invocation.execute()
+        self.diagnostics.extend(_parse(printed()))
+        if not done:
             raise CompileError(f"IREE failed between {self._phase} and {phase}")
         self._phase = phase
 
@@ -106,11 +117,29 @@ class PhasedCompiler:
 
     def errors(self) -> list[Diagnostic]:
         """The errors reported so far, first one first."""
-        return [d for d in self.diagnostics if d.severity == "ERROR"]
+        return [d for d in self.diagnostics if d.severity == "error"]
 
-    def _record(self, diagnostic: Any) -> bool:
-        severity = str(diagnostic.severity).rpartition(".")[2]
-        notes = " ".join(str(note.message) for note in diagnostic.notes)
-        text = f"{diagnostic.message} {notes}".strip()
-        self.diagnostics.append(Diagnostic(severity, str(diagnostic.location), text))
-        return True
+
+@contextlib.contextmanager
+def _captured_stderr() -> Iterator[Callable[[], str]]:
+    """Collect what native code writes to file descriptor 2; the result is read afterwards."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        text = ""
+        try:
+            yield lambda: text
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            file.seek(0)
+            text = file.read().decode("utf-8", errors="replace")
+
+
+def _parse(text: str) -> Iterator[Diagnostic]:
+    """Diagnostics as MLIR prints them: ``LOCATION: error: MESSAGE``, notes on lines after."""
+    for line in text.splitlines():
+        match = _DIAGNOSTIC.match(line)
+        if match:
+            yield Diagnostic(match["severity"], match["location"], match["message"])

@@ -103,19 +103,42 @@ def lower(
     Raises `UnsupportedError` where an op has no form on the target (the message names the op
     and the model layer), `CompileError` where the compiler or a pattern failed otherwise.
     """
-    from .flags import iree_flags
-    from .iree_session import PhasedCompiler
-    from .parameters import Parameter, ParameterTable
-    from .patterns.base import PatternContext
+    from .flags import NO_DATA_TILING, iree_flags
     from .patterns.registry import pipeline
 
-    started = time.perf_counter()
     chosen = patterns or pipeline(
         request.target, fusion=request.fusion, drop=request.drop_patterns
     )
+    flags = iree_flags(request.target, fusion=request.fusion) + request.flags
+    try:
+        return _lower(request, output, chosen, flags)
+    except UnsupportedError:
+        raise
+    except CompileError as error:
+        # Data tiling has no form for some shapes (a single token, for one); plain tiling has.
+        if request.target.kind != "cpu" or NO_DATA_TILING in flags:
+            raise
+        try:
+            result = _lower(request, output, chosen, (*flags, NO_DATA_TILING))
+        except CompileError:
+            raise error from None
+        note = f"{request.target.name} was compiled without data tiling, because {error}"
+        return dataclasses.replace(result, notes=(*result.notes, note))
+
+
+def _lower(
+    request: LoweringRequest,
+    output: Path,
+    chosen: Mapping[Stage, Sequence[Pattern]],
+    flags: Sequence[str],
+) -> LoweringResult:
+    from .iree_session import PhasedCompiler
+    from .parameters import Parameter, ParameterTable
+    from .patterns.base import PatternContext
+
+    started = time.perf_counter()
     table = ParameterTable(Parameter(*parameter) for parameter in request.parameters)
     context = PatternContext(target=request.target, precision=request.precision, parameters=table)
-    flags = iree_flags(request.target, fusion=request.fusion) + request.flags
     compiler = PhasedCompiler(request.text, flags)
     applied: dict[str, int] = {}
     try:
@@ -216,6 +239,9 @@ def _explain(
     layer = _layer(first.location)
     quoted = re.search(r"'([\w.$-]+)' op|operation '([\w.$-]+)'|([\w]+\.[\w.]+)", first.message)
     op = next((group for group in quoted.groups() if group), "an op") if quoted else "an op"
+    if op == "torch.operator":  # the importer's word for an op that has no class of its own
+        inner = re.search(r'name = "([^"]+)"', first.message)
+        op = inner[1] if inner else op
     message = " ".join(first.message.split())[:_SNIPPET]
     text = f"{op} in layer {layer} cannot be lowered for {target.name}: {message}"
     if "failed to legalize" in first.message or "unsupported" in first.message.lower():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 __all__ = ["compiling"]
 
@@ -15,4 +15,6 @@ def compiling() -> settings:
     examples = settings().max_examples
     if examples < 1000:
         examples = max(5, examples // 5)
-    return settings(max_examples=examples)
+    # Shrinking would compile hundreds of models; the drawn example is printed as it is.
+    phases = (Phase.explicit, Phase.reuse, Phase.generate)
+    return settings(max_examples=examples, phases=phases)
