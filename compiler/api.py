@@ -115,6 +115,7 @@ def compile_model(
     require_verified: bool = False,
     timeout: float | None = None,
     memory_limit: int | None = None,
+    isolated: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> CompileReport:
     """Compile, verify on every device here that can run a target, and write a bundle.
@@ -124,7 +125,8 @@ def compile_model(
     several. ``precision``: auto or a precision of the targets. ``fusion``: auto, stock or
     none. ``drop_patterns``: names to leave out. ``output``: a directory, or a file ending in
     ``.canao``; None keeps the bundle in canao's cache. ``timeout`` in seconds and
-    ``memory_limit`` in bytes bound each compiling process. ``progress`` is told each step.
+    ``memory_limit`` in bytes bound each compiling process; with ``isolated=False`` the compiler
+    runs in this process, and neither holds. ``progress`` is told each step.
 
     Raises `InputError` for a bad call, `UnsupportedError` for an op without a form on a
     target, `NumericsError` where compiled and uncompiled outputs differ beyond the tolerance,
@@ -140,6 +142,7 @@ def compile_model(
         drop_patterns=drop_patterns,
         timeout=timeout,
         memory_limit=memory_limit,
+        isolated=isolated,
     )
     if output is not None:
         check_destination(output)

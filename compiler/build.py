@@ -15,7 +15,7 @@ from ..runtime_harness.bundle import TensorSpec
 from ..targets import Target
 from . import cache
 from .isolation import lower_isolated
-from .lowering import LoweringRequest, LoweringResult
+from .lowering import LoweringRequest, LoweringResult, lower
 from .models import SourceModel
 from .options import CompileOptions
 from .parameters import Derivation, materialize
@@ -112,9 +112,15 @@ def _lower_all(
             progress(f"compiling for {target.name} at length {length}")
             with tempfile.TemporaryDirectory(prefix="canao-") as folder:
                 output = Path(folder) / "module.vmfb"
-                result, peak = lower_isolated(
-                    request, output, timeout=options.timeout, memory_limit=options.memory_limit
-                )
+                if options.isolated:
+                    result, peak = lower_isolated(
+                        request,
+                        output,
+                        timeout=options.timeout,
+                        memory_limit=options.memory_limit,
+                    )
+                else:
+                    result = lower(request, output)
                 found = cache.store(request, output, result)
         path, result = found
         return BuiltModule(
@@ -122,7 +128,8 @@ def _lower_all(
         )
 
     # Each module compiles in a process of its own; the compiler is mostly single-threaded.
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+    workers = (os.cpu_count() or 1) if options.isolated else 1
+    with ThreadPoolExecutor(max_workers=workers) as pool:
         return list(pool.map(one, options.targets))
 
 

@@ -36,6 +36,7 @@ class CompileOptions:
     drop_patterns: tuple[str, ...]
     timeout: float | None
     memory_limit: int | None
+    isolated: bool = True
 
     @classmethod
     def checked(
@@ -49,6 +50,7 @@ class CompileOptions:
         drop_patterns: Sequence[str] = (),
         timeout: float | None = None,
         memory_limit: int | None = None,
+        isolated: bool = True,
     ) -> CompileOptions:
         """Build from what a caller passed; raises `InputError` naming what is wrong."""
         chosen = _targets(target)
@@ -84,6 +86,7 @@ class CompileOptions:
             drop_patterns=tuple(drop_patterns),
             timeout=timeout,
             memory_limit=memory_limit,
+            isolated=isolated,
         )
 
     def check_model(self, source: SourceModel) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from iree import runtime as rt
+
 from canao import targets
 from canao.compiler.importer import ImportedModel, import_model
 from canao.compiler.lowering import LoweringRequest, LoweringResult, lower
@@ -15,7 +17,6 @@ from canao.compiler.models import SourceModel, from_module
 from canao.compiler.parameters import Derivation, materialize
 from canao.compiler.patterns.registry import pipeline
 from canao.compiler.wrapper import Entry, boundary, make_entry
-from iree import runtime as rt
 
 Arrays = list[np.ndarray[Any, Any]]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from canao.compiler.api import compile_model
 
 from . import families

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from canao.compiler.isolation import lower_isolated
 from canao.compiler.lowering import LoweringRequest, LoweringResult, lower
 from canao.errors import CanaoError, CompileError, UnsupportedError

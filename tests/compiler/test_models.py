@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from canao.compiler.models import HEADS, from_module, load_model
 from canao.errors import InputError
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from canao import targets
 from canao.compiler.flags import iree_flags
 from canao.compiler.options import CompileOptions
 from canao.errors import InputError
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def checked(**changes: Any) -> CompileOptions:

@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from iree.compiler import ir
+
 from canao import targets
 from canao.compiler.flags import iree_flags
 from canao.compiler.iree_session import PhasedCompiler
@@ -21,9 +25,6 @@ from canao.compiler.patterns.registry import PIPELINE, names, pipeline, register
 from canao.compiler.patterns.single_queue import SingleQueue
 from canao.compiler.patterns.strip_checks import StripChecks
 from canao.errors import CompileError, InputError
-from hypothesis import given
-from hypothesis import strategies as st
-from iree.compiler import ir
 
 from ..profiles import compiling
 from . import families

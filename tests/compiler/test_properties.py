@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import canao
 import numpy as np
 import torch
 import transformers as tf
-from canao.compiler.api import compile_model
 from hypothesis import given
 from hypothesis import strategies as st
+
+import canao
+from canao.compiler.api import compile_model
 
 from ..profiles import compiling
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from canao.runtime_harness.bundle import Bundle, Manifest, ModuleEntry, TensorSpec
 
 from . import tiny

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from canao.errors import CanaoError, MissingDeviceError
 from canao.runtime_harness import aarch64_runtime
 from canao.runtime_harness.aarch64_runtime import ensure, find, main

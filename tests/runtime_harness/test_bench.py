@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
+
 from canao.errors import BundleError, DeviceError, InputError, UnsupportedError
 from canao.runtime_harness import tool_device
 from canao.runtime_harness.bench import bench
@@ -20,7 +22,6 @@ from canao.runtime_harness.profile import kind_of, profile, tabulate
 from canao.runtime_harness.reference import example_inputs, load_reference
 from canao.runtime_harness.toolchain import Toolchain
 from canao.runtime_harness.verify import verify
-from safetensors.numpy import save
 
 from . import tiny
 from .tiny import needed

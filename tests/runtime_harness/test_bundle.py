@@ -14,6 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from canao.errors import BundleError, InputError
 from canao.runtime_harness.bundle import (
     Bundle,
@@ -25,8 +28,6 @@ from canao.runtime_harness.bundle import (
     zip_writer,
 )
 from canao.runtime_harness.bundle.numerics import read_numerics, write_numerics
-from hypothesis import given
-from hypothesis import strategies as st
 
 _contents = st.dictionaries(
     st.from_regex(r"[a-z0-9]{1,4}(/[a-z0-9][a-z0-9.]{0,3}x)?", fullmatch=True),

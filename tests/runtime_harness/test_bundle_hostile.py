@@ -15,10 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from canao.errors import BundleError
-from canao.runtime_harness.bundle import Bundle, Manifest, write_bundle
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from canao.errors import BundleError
+from canao.runtime_harness.bundle import Bundle, Manifest, write_bundle
 
 _Zip = Callable[..., Path]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from canao.errors import BundleError, CanaoError, InputError
 from canao.runtime_harness.bundle import Bundle, Manifest, atomic, check_destination, write_bundle
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+
 from canao.errors import InputError
 from canao.runtime_harness import conformance
 from canao.runtime_harness.bundle import Bundle

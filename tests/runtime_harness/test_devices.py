@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from canao import targets
 from canao.errors import InputError, MissingDeviceError
 from canao.runtime_harness import devices, local, qemu, vulkan

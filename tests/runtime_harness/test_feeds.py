@@ -5,11 +5,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from canao.errors import InputError
 from canao.runtime_harness.bundle import Manifest, TensorSpec
 from canao.runtime_harness.feeds import check_feeds
-from hypothesis import given
-from hypothesis import strategies as st
 
 from .tiny import ENCODER_INPUTS, MIXED_INPUTS
 

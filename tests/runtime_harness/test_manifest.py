@@ -9,6 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from canao.errors import BundleError
 from canao.runtime_harness.bundle import (
     DTYPES,
@@ -20,8 +23,6 @@ from canao.runtime_harness.bundle import (
 from canao.runtime_harness.bundle.fields import MAX_JSON_BYTES, parse_json
 from canao.runtime_harness.bundle.names import MAX_FILES, check_name, check_names
 from canao.targets import PRECISIONS
-from hypothesis import given
-from hypothesis import strategies as st
 
 _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 _name = st.from_regex(r"[a-z0-9_]{1,6}(/[a-z0-9_]{1,6}\.bin)?", fullmatch=True)

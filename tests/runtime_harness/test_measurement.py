@@ -7,13 +7,14 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from canao.errors import InputError
 from canao.runtime_harness import environment
 from canao.runtime_harness.measurement import Measurement
 from canao.runtime_harness.stability import judge, percentile
 from canao.runtime_harness.tool_device import settled_at
-from hypothesis import given
-from hypothesis import strategies as st
 
 KEYS = {
     "median_ms",

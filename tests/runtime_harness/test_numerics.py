@@ -5,11 +5,12 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
-from canao.errors import InputError
-from canao.runtime_harness.numerics import Comparison, compare, merge
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from canao.errors import InputError
+from canao.runtime_harness.numerics import Comparison, compare, merge
 
 ABSOLUTE = {"max_abs_rel": 1e-4}
 COSINE = {"cosine": 0.9995}

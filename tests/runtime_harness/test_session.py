@@ -12,11 +12,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from canao.errors import BundleError, DeviceError, InputError, MissingDeviceError
 from canao.runtime_harness.bundle import Bundle, TensorSpec
 from canao.runtime_harness.session import load
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from . import tiny
 from .tiny import VOCAB, expected, needed

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from canao.errors import DeviceError, MissingDeviceError
 from canao.runtime_harness import tools
 from canao.runtime_harness.tools import error_line, run_tool, tool_directory

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from canao.runtime_harness import vulkan_probe, vulkan_structs
 from canao.runtime_harness.tools import tool_directory
 from canao.runtime_harness.vulkan_probe import LoaderMissing, lacking, probe

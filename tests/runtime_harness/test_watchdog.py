@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+
 from canao.runtime_harness.watchdog import Expired, Watchdog
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
+
 from canao.errors import CanaoError
 from canao.runtime_harness import aarch64_runtime, devices
 from canao.runtime_harness.bundle import Bundle, Manifest, ModuleEntry, TensorSpec, write_bundle
 from canao.runtime_harness.device import Device
 from canao.targets import machine_arch
-from safetensors.numpy import save
 
 VOCAB, WIDTH = 16, 4
 TABLE = np.random.default_rng(5).standard_normal((VOCAB, WIDTH)).astype(np.float32)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from canao import targets
 from canao.errors import InputError
 from canao.targets import PRECISIONS, Target, host, registry
-from hypothesis import given
-from hypothesis import strategies as st
 
 _words = st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,8}", fullmatch=True)
 _common: dict[str, st.SearchStrategy[Any]] = {

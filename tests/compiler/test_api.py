@@ -1,0 +1,178 @@
+"""``canao.compile`` end to end: generic modules, several lengths, what it refuses and keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import canao
+from canao.compiler import api
+from canao.compiler.api import compile_model
+from canao.errors import InputError, NumericsError, UnsupportedError
+from canao.targets import Target
+
+from . import families
+
+ALL_RUNNABLE = ("host", "arm64", "vulkan-llvmpipe")
+
+
+class Mixed(torch.nn.Module):
+    """Two inputs of different kinds, 64-bit indices inside, three outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(10, 8)
+        self.conv = torch.nn.Conv1d(8, 4, 3, padding=1)
+
+    def forward(self, ids: torch.Tensor, scale: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = self.table(ids) * scale
+        y = self.conv(x.transpose(1, 2)).relu()
+        return {"features": y, "best": y.argmax(dim=-1), "total": y.double().sum(dim=(1, 2))}
+
+
+@pytest.fixture(scope="module")
+def mixed() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    torch.manual_seed(0)
+    inputs = {"ids": torch.tensor([[1, 2, 3, 9, 0]]), "scale": torch.rand(1, 5, 8)}
+    return Mixed().eval(), inputs
+
+
+def test_any_module_is_right_on_every_device(mixed: Any, tmp_path: Path) -> None:
+    module, inputs = mixed
+    report = compile_model(
+        module,
+        target=[*ALL_RUNNABLE, "vulkan-adreno", "vulkan-mali"],
+        example_inputs=inputs,
+        output=tmp_path / "mixed.canao",
+    )
+    assert all(report.numerics[target] for target in ALL_RUNNABLE)
+    manifest = report.bundle.manifest
+    assert [(s.name, s.dtype, s.shape) for s in manifest.inputs] == [
+        ("ids", "int32", (1, 5)),
+        ("scale", "float32", (1, 5, 8)),
+    ]
+    with torch.no_grad():
+        expected = module(**inputs)
+    with canao.load(report.bundle) as session:
+        found = session(ids=inputs["ids"].numpy(), scale=inputs["scale"].numpy())
+    assert set(found) == set(expected)
+    assert found["best"].dtype == np.int32
+    np.testing.assert_array_equal(found["best"], expected["best"].numpy())
+    np.testing.assert_allclose(found["total"], expected["total"].numpy(), rtol=1e-5)
+
+
+def test_lengths_share_one_copy_of_the_weights(tmp_path: Path) -> None:
+    module = families.build("BERT")
+    sizes = []
+    for lengths in ([16], [8, 16, 24]):
+        bundle = compile_model(module, seq_len=lengths, output=tmp_path / str(len(lengths))).bundle
+        sizes.append(bundle.manifest.files["weights.safetensors"])
+    assert sizes[0] == sizes[1]
+
+
+def test_every_precision_of_fusion_agrees(tmp_path: Path) -> None:
+    for fusion in ("auto", "stock", "none"):
+        for target in ("host", "vulkan-llvmpipe"):
+            report = compile_model(
+                families.build("BERT"), target=target, seq_len=8, fusion=fusion,
+                output=tmp_path / "bundle",
+            )  # fmt: skip
+            found = report.numerics[target]
+            assert found is not None
+            assert found["ok"]
+            assert report.bundle.manifest.fusion == fusion
+
+
+def test_a_batch_serves_any_number_of_rows(tmp_path: Path) -> None:
+    module = families.build("DistilBERT")
+    bundle = compile_model(module, seq_len=8, batch=2, output=tmp_path / "b").bundle
+    ids = np.arange(5, 5 + 15, dtype=np.int32).reshape(5, 3)
+    with torch.no_grad():
+        expected = module(input_ids=torch.from_numpy(ids)).last_hidden_state.numpy()
+    with canao.load(bundle) as session:
+        found = session(input_ids=ids)["last_hidden_state"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_in_process_gives_the_same_bundle(tmp_path: Path, monkeypatch: Any) -> None:
+    built = []
+    for isolated in (True, False):
+        monkeypatch.setenv("CANAO_CACHE_DIR", str(tmp_path / f"cache-{isolated}"))
+        path = tmp_path / f"{isolated}.canao"
+        compile_model(families.build("BERT"), seq_len=8, isolated=isolated, output=path)
+        built.append(path.read_bytes())
+    assert built[0] == built[1]
+
+
+def test_wrong_numbers_leave_no_bundle(tmp_path: Path, monkeypatch: Any) -> None:
+    module = families.build("BERT")
+    output = tmp_path / "bundle"
+    true_materialize = api.build_modules
+
+    def spoiled(*arguments: Any) -> Any:
+        built = true_materialize(*arguments)
+        built.weights["encoder.layer.0.output.dense.weight"].mul_(1.01)
+        return built
+
+    monkeypatch.setattr(api, "build_modules", spoiled)
+    with pytest.raises(NumericsError, match="no bundle was written"):
+        compile_model(module, seq_len=8, output=output)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_weight_too_large_for_a_buffer_is_named(tmp_path: Path) -> None:
+    small = Target(
+        name="tiny-gpu", kind="vulkan", description="test", gpu="adreno", precisions=("f32",),
+        max_storage_buffer_bytes=1000,
+    )  # fmt: skip
+    with pytest.raises(UnsupportedError, match=r"word_embeddings\.weight"):
+        compile_model(families.build("BERT"), target=small, seq_len=8, output=tmp_path / "b")
+
+
+def test_a_model_that_gives_nan_is_refused_before_compiling(tmp_path: Path) -> None:
+    module = families.build("BERT")
+    with torch.no_grad():
+        module.encoder.layer[0].output.dense.bias[3] = float("nan")
+    with pytest.raises(InputError, match="NaN or infinity"):
+        compile_model(module, seq_len=8, output=tmp_path / "b")
+
+
+class Branches(torch.nn.Module):
+    """Control flow that depends on data."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.sum() > 0 else x
+
+
+def test_control_flow_on_data_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"torch\.export cannot trace"):
+        compile_model(Branches(), example_inputs=[torch.ones(2)], output=tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "words"),
+    [
+        (3, {}, "not int"),
+        ("minilm", {"example_inputs": [torch.ones(1)]}, "example_inputs"),
+        (torch.nn.Linear(2, 2), {}, "example_inputs"),
+        (torch.nn.Linear(2, 2), {"example_inputs": [torch.ones(1, 3)]}, "cannot be called"),
+        (torch.nn.Linear(2, 2), {"example_inputs": [3]}, "not a tensor"),
+        (torch.nn.Linear(2, 2), {"head": "base"}, "live module"),
+    ],
+)
+def test_wrong_models_are_refused(model: Any, options: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        compile_model(model, output=tmp_path / "b", **options)
+
+
+def test_without_an_output_the_bundle_is_kept_in_the_cache(
+    monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CANAO_CACHE_DIR", str(tmp_path))
+    bundle = canao.compile(families.build("BERT"), seq_len=8)
+    assert bundle.path.is_relative_to(tmp_path)
+    assert bundle.targets == ("host",)
