@@ -64,7 +64,8 @@ class Session:
     come if the values fit. ``attention_mask`` may be left out (all ones), and so may
     ``token_type_ids`` (all zeros). Any number of rows will do, and any length up to the longest
     compiled one: inputs are padded to the next compiled length, and outputs are cut to the real
-    positions. Outputs are new arrays, the caller's to keep.
+    positions. Outputs are new arrays, the caller's to keep. The longest length is loaded at once
+    and each other one when it is first needed; each keeps its own packed weights in memory.
 
     A session is a context manager. It may be called from several threads, one call at a time,
     but not from a forked child. After a call in this process that ran out of time it refuses
