@@ -29,6 +29,7 @@ from ..targets import Target
 from .build import BuiltModule, ModelBuild, build_modules
 from .models import SourceModel, from_module, load_model
 from .options import TOLERANCES, CompileOptions
+from .weights import write_weights
 
 if TYPE_CHECKING:
     import torch
@@ -196,10 +197,9 @@ def _contents(
 ) -> tuple[Manifest, dict[str, bytes | Path]]:
     """The manifest and the files of the bundle; large ones as files in ``folder``."""
     from safetensors.numpy import save
-    from safetensors.torch import save_file
 
     weights = folder / "weights.safetensors"
-    save_file(dict(built.weights), weights)
+    write_weights(weights, built.weights)
     files: dict[str, bytes | Path] = {"weights.safetensors": weights}
     references = {}
     for length, reference in built.references.items():

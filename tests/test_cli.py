@@ -61,6 +61,7 @@ def test_patterns_prints_the_pipeline() -> None:
     assert [p["name"] for p in listed] == [
         "canao.strip_checks",
         "canao.fuse_qkv",
+        "canao.split_heads",
         "canao.decompose_attention",
         "canao.bind_parameters",
         "canao.narrow_integers",

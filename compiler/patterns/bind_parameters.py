@@ -33,7 +33,7 @@ class BindParameters(Pattern):
     name = "canao.bind_parameters"
     stage: Stage = "torch"
     required = True
-    after = ("canao.fuse_qkv", "canao.decompose_attention")
+    after = ("canao.fuse_qkv", "canao.split_heads", "canao.decompose_attention")
 
     def run(self, module: ir.Module, context: PatternContext) -> int:
         """Bind every placeholder; the same name is bound to one global."""

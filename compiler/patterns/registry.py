@@ -17,6 +17,7 @@ from .decompose_attention import DecomposeAttention
 from .fuse_qkv import FuseQKV
 from .narrow_integers import NarrowIntegers
 from .single_queue import SingleQueue
+from .split_heads import SplitHeads
 from .strip_checks import StripChecks
 
 __all__ = ["ENTRY_POINT_GROUP", "PIPELINE", "names", "pipeline", "register", "registered"]
@@ -30,6 +31,8 @@ PIPELINE: list[Pattern] = [
     StripChecks(),
     # Joins projections while a linear layer is still one operation with named weights.
     FuseQKV(),
+    # Reads the slices that the joined projection leaves behind.
+    SplitHeads(),
     # Takes attention apart before IREE turns it into its own loop over keys.
     DecomposeAttention(),
     # Last at this stage: the patterns above read and write parameters by name.

@@ -8,7 +8,14 @@ from typing import Any
 
 from iree.compiler import ir
 
-__all__ = ["TorchBuilder", "constant_of", "parameter_name", "tensor_shape", "tensor_type"]
+__all__ = [
+    "TorchBuilder",
+    "constant_of",
+    "integers_of",
+    "parameter_name",
+    "tensor_shape",
+    "tensor_type",
+]
 
 _VTENSOR = re.compile(r"!torch\.vtensor<\[([\d,]*)\],(\w+)>")
 
@@ -37,6 +44,14 @@ def constant_of(value: Any) -> int | float | bool | None:
         number = op.attributes["value"].value
         return bool(number) if op.name.endswith("bool") else number
     return None
+
+
+def integers_of(value: Any) -> list[int | float | bool | None]:
+    """The numbers of a ``!torch.list<int>``; empty for a list that is not spelled out."""
+    owner = value.owner
+    if isinstance(owner, ir.Block) or owner.operation.name != "torch.prim.ListConstruct":
+        return []
+    return [constant_of(item) for item in owner.operation.operands]
 
 
 def parameter_name(value: Any) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from iree.compiler import ir
 
@@ -23,6 +23,7 @@ from canao.compiler.patterns.fuse_qkv import FuseQKV
 from canao.compiler.patterns.narrow_integers import NarrowIntegers
 from canao.compiler.patterns.registry import PIPELINE, names, pipeline, register
 from canao.compiler.patterns.single_queue import SingleQueue
+from canao.compiler.patterns.split_heads import SplitHeads
 from canao.compiler.patterns.strip_checks import StripChecks
 from canao.errors import CompileError, InputError
 
@@ -31,7 +32,7 @@ from . import families
 from .support import default_pipeline, imported, lower_and_run, relative_error
 
 TOLERANCE = 1e-5
-FREE = (FuseQKV, DecomposeAttention)
+FREE = (FuseQKV, SplitHeads, DecomposeAttention)
 
 
 def apply(pattern: Pattern, model: Any, *, upto: str | None = None) -> tuple[int, str]:
@@ -103,6 +104,34 @@ def test_fuse_qkv_leaves_biased_and_unbiased_apart() -> None:
     count, text = apply(FuseQKV(), model)
     assert count == 1
     assert text.count("torch.aten.linear") == 3
+
+
+def fused(module: torch.nn.Module, inputs: Any = None) -> str:
+    """IR of a model after its projections were joined, then split into heads."""
+    model, _, _ = imported(module, inputs)
+    table = ParameterTable(
+        Parameter(name, tuple(t.shape), "float32") for name, t in model.parameters.items()
+    )
+    context = PatternContext(target=targets.get("host"), precision="f32", parameters=table)
+    compiler = PhasedCompiler(model.text, ["--iree-hal-target-device=local"])
+    with compiler.context, ir.Location.unknown():
+        assert FuseQKV().run(compiler.module, context) == 2
+        assert SplitHeads().run(compiler.module, context) == 2
+        assert compiler.module.operation.verify()
+        return str(compiler.module)
+
+
+@pytest.mark.parametrize("family", ["BERT", "DistilBERT", "ELECTRA"])
+def test_split_heads_takes_parts_from_one_transposition(family: str) -> None:
+    text = fused(families.build(family))
+    assert len(re.findall(r"select\.int .*\[3,1,2,12,16\]", text)) == 6
+
+
+def test_split_heads_leaves_parts_of_unequal_width_alone() -> None:
+    """Grouped-query attention: keys and values have fewer heads than queries."""
+    model, _, _ = imported(families.build("Llama"))
+    count, _ = apply(SplitHeads(), model)
+    assert count == 0
 
 
 class Attention(torch.nn.Module):
@@ -206,6 +235,9 @@ def test_narrow_integers_keeps_numbers(tmp_path: Any) -> None:
 def test_any_allowed_order_of_any_patterns(
     order: Any, kept: Any, family: str, tmp_path_factory: Any
 ) -> None:
+    chosen = [pattern for pattern in order if pattern in kept]
+    position = {pattern.name: index for index, pattern in enumerate(chosen)}
+    assume(all(position.get(name, -1) < position[p.name] for p in chosen for name in p.after))
     model, entry, inputs = imported_family(family)
     stages = default_pipeline()
     stages["torch"] = [
