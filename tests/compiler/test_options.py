@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from canao import targets
 from canao.compiler.flags import iree_flags
+from canao.compiler.lowering import LoweringRequest, LoweringResult
 from canao.compiler.options import CompileOptions
 from canao.errors import InputError
 
@@ -59,3 +61,39 @@ def test_flags_name_features_and_never_the_host(target: str, fusion: str) -> Non
     found = iree_flags(targets.get(target), fusion=fusion)
     assert not any(flag.endswith("=host") for flag in found)
     assert len(found) == len(set(found))
+
+
+WORDS = st.text(min_size=1, max_size=8)
+REQUESTS = st.builds(
+    LoweringRequest,
+    text=st.text(max_size=20),
+    target=st.sampled_from([targets.get(name) for name in targets.names()]),
+    fusion=st.sampled_from(["auto", "stock", "none"]),
+    drop_patterns=st.lists(WORDS, max_size=3).map(tuple),
+    parameters=st.lists(
+        st.tuples(WORDS, st.lists(st.integers(0, 99), max_size=3).map(tuple), WORDS), max_size=3
+    ).map(tuple),
+    pattern_modules=st.lists(WORDS, max_size=2).map(tuple),
+    flags=st.lists(WORDS, max_size=2).map(tuple),
+)
+RESULTS = st.builds(
+    LoweringResult,
+    calls=st.lists(st.tuples(WORDS, WORDS), max_size=3).map(tuple),
+    patterns=st.dictionaries(WORDS, st.integers(0, 9), max_size=3),
+    parameters=st.lists(WORDS, max_size=3).map(tuple),
+    derivations=st.lists(
+        st.tuples(WORDS, st.lists(WORDS, max_size=3).map(tuple), st.integers(0, 3)), max_size=2
+    ).map(tuple),
+    seconds=st.floats(0, 100),
+    notes=st.lists(WORDS, max_size=2).map(tuple),
+)
+
+
+@given(request=REQUESTS)
+def test_requests_round_trip_through_json(request: LoweringRequest) -> None:
+    assert LoweringRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
+
+
+@given(result=RESULTS)
+def test_results_round_trip_through_json(result: LoweringResult) -> None:
+    assert LoweringResult.from_json(json.loads(json.dumps(result.to_json()))) == result
