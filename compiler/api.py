@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import tempfile
@@ -15,28 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, NumericsError
 from ..paths import cache_dir
-from ..runtime_harness import devices
 from ..runtime_harness.bundle import (
     Bundle,
-    Manifest,
-    ModuleEntry,
     Numerics,
     check_destination,
     write_bundle,
 )
-from ..runtime_harness.verify import verify
 from ..targets import Target
-from .build import BuiltModule, ModelBuild, build_modules
+from .build import BuiltModule, build_modules
+from .contents import bundle_contents
 from .models import SourceModel, from_module, load_model
-from .options import TOLERANCES, CompileOptions
-from .weights import write_weights
+from .options import CompileOptions
+from .verification import verify_targets
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["CompileReport", "compile", "compile_model"]
-
-_PACKAGES = ("iree-base-compiler", "torch-mlir", "torch", "transformers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +147,11 @@ def compile_model(
     options.check_model(source)
     built = build_modules(source, options, tell)
     with tempfile.TemporaryDirectory(prefix="canao-bundle-", dir=cache_dir()) as folder:
-        manifest, files = _contents(source, options, built, Path(folder))
+        manifest, files = bundle_contents(source, options, built, Path(folder))
         staged = write_bundle(Path(folder) / "staged", manifest, files)
-        numerics, warnings = _verify(staged, options, require_verified, tell)
+        numerics, warnings = verify_targets(staged, options.targets, tell)
+        if require_verified and warnings:
+            raise NumericsError(f"{warnings[0]}; no bundle was written (--require-verified).")
         destination = Path(output) if output is not None else _default_output(staged)
         tell(f"writing {destination}")
         bundle = write_bundle(destination, manifest, files)
@@ -190,108 +186,6 @@ def _source(model: Any, head: str | None, example_inputs: Any, name: str | None)
     if head is not None:
         raise InputError("head chooses among a checkpoint's heads; a live module has its own.")
     return from_module(model, example_inputs, name=name)
-
-
-def _contents(
-    source: SourceModel, options: CompileOptions, built: ModelBuild, folder: Path
-) -> tuple[Manifest, dict[str, bytes | Path]]:
-    """The manifest and the files of the bundle; large ones as files in ``folder``."""
-    from safetensors.numpy import save
-
-    weights = folder / "weights.safetensors"
-    write_weights(weights, built.weights)
-    files: dict[str, bytes | Path] = {"weights.safetensors": weights}
-    references = {}
-    for length, reference in built.references.items():
-        references[str(length)] = f"reference/{length}.safetensors"
-        files[references[str(length)]] = save(reference.tensors())
-    entries = []
-    for module in built.modules:
-        entry = _entry(module, options)
-        files[entry.file] = module.path
-        entries.append(entry)
-    tokenizer = source.tokenizer_json()
-    if tokenizer is not None:
-        files["tokenizer.json"] = tokenizer
-    manifest = Manifest(
-        canao=importlib.metadata.version("canao"),
-        model={
-            "name": source.name,
-            "family": source.family,
-            "head": source.head,
-            "trained": source.has_trained_weights,
-            "pad_id": source.pad_id,
-            "config": dict(source.config),
-        },
-        precision=options.precision,
-        fusion=options.fusion,
-        inputs=built.inputs,
-        outputs=built.outputs,
-        modules=tuple(entries),
-        tokenizer=None
-        if tokenizer is None
-        else {
-            "file": "tokenizer.json",
-            "pad_id": source.pad_id,
-            "max_length": source.max_length or options.seq_lens[-1],
-        },
-        tolerance=TOLERANCES[options.precision],
-        vocab_size=source.vocab_size,
-        reference=references,
-        versions={package: importlib.metadata.version(package) for package in _PACKAGES},
-    )
-    return manifest, files
-
-
-def _entry(module: BuiltModule, options: CompileOptions) -> ModuleEntry:
-    target = module.target
-    return ModuleEntry(
-        target=target.name,
-        seq_len=module.seq_len,
-        batch=options.batch,
-        file=f"modules/{target.name}-{module.seq_len}.vmfb",
-        kind=target.kind,
-        features=target.features,
-        arch=target.arch,
-        dispatches=len(module.result.calls),
-        patterns=dict(module.result.patterns),
-        calls=module.result.calls,
-        parameters=module.result.parameters,
-    )
-
-
-def _verify(
-    bundle: Bundle, options: CompileOptions, required: bool, tell: Callable[[str], None]
-) -> tuple[dict[str, Numerics | None], tuple[str, ...]]:
-    """Each target's numbers on the first device here that runs it; None where none does."""
-    numerics: dict[str, Numerics | None] = {}
-    warnings = []
-    for target in options.targets:
-        numerics[target.name] = None
-        reasons = []
-        for name in target.devices:
-            device = devices.get(name)
-            try:
-                device.check(bundle, bundle.module(target.name))
-            except InputError as error:
-                reasons.append(str(error))
-                continue
-            tell(f"verifying {target.name} on {name}")
-            numerics[target.name] = verify(bundle, device, target=target.name, record=False)
-            break
-        found = numerics[target.name]
-        if found is None:
-            why = reasons[0] if reasons else "no device is known for it"
-            warnings.append(f"{target.name} was compiled but not verified: {why}")
-        elif not found["ok"]:
-            raise NumericsError(
-                f"{target.name} on {found['device']} differs from the uncompiled model: max abs "
-                f"error {found['max_abs_err']}, cosine {found['cosine']}, tolerance "
-                f"{TOLERANCES[options.precision]}; no bundle was written."
-            )
-    if required and warnings:
-        raise NumericsError(f"{warnings[0]}; no bundle was written (--require-verified).")
-    return numerics, tuple(warnings)
 
 
 def _default_output(staged: Bundle) -> Path:

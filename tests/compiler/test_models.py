@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from canao.compiler.models import HEADS, from_module, load_model
+from canao.compiler.checkpoint import HEADS
+from canao.compiler.models import from_module, load_model
 from canao.errors import InputError
 
 from . import families

@@ -1,0 +1,84 @@
+"""What goes into a bundle: the manifest and the files, from what was built."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+from ..runtime_harness.bundle import Manifest, ModuleEntry
+from .build import BuiltModule, ModelBuild
+from .models import SourceModel
+from .options import TOLERANCES, CompileOptions
+from .weights import write_weights
+
+__all__ = ["bundle_contents"]
+
+_PACKAGES = ("iree-base-compiler", "torch-mlir", "torch", "transformers")
+
+
+def bundle_contents(
+    source: SourceModel, options: CompileOptions, built: ModelBuild, folder: Path
+) -> tuple[Manifest, dict[str, bytes | Path]]:
+    """The manifest and the files of the bundle; large ones as files in ``folder``."""
+    from safetensors.numpy import save
+
+    weights = folder / "weights.safetensors"
+    write_weights(weights, built.weights)
+    files: dict[str, bytes | Path] = {"weights.safetensors": weights}
+    references = {}
+    for length, reference in built.references.items():
+        references[str(length)] = f"reference/{length}.safetensors"
+        files[references[str(length)]] = save(reference.tensors())
+    entries = []
+    for module in built.modules:
+        entry = _entry(module, options)
+        files[entry.file] = module.path
+        entries.append(entry)
+    tokenizer = source.tokenizer_json()
+    if tokenizer is not None:
+        files["tokenizer.json"] = tokenizer
+    manifest = Manifest(
+        canao=importlib.metadata.version("canao"),
+        model={
+            "name": source.name,
+            "family": source.family,
+            "head": source.head,
+            "trained": source.has_trained_weights,
+            "pad_id": source.pad_id,
+            "config": dict(source.config),
+        },
+        precision=options.precision,
+        fusion=options.fusion,
+        inputs=built.inputs,
+        outputs=built.outputs,
+        modules=tuple(entries),
+        tokenizer=None
+        if tokenizer is None
+        else {
+            "file": "tokenizer.json",
+            "pad_id": source.pad_id,
+            "max_length": source.max_length or options.seq_lens[-1],
+        },
+        tolerance=TOLERANCES[options.precision],
+        vocab_size=source.vocab_size,
+        reference=references,
+        versions={package: importlib.metadata.version(package) for package in _PACKAGES},
+    )
+    return manifest, files
+
+
+def _entry(module: BuiltModule, options: CompileOptions) -> ModuleEntry:
+    target = module.target
+    return ModuleEntry(
+        target=target.name,
+        seq_len=module.seq_len,
+        batch=options.batch,
+        file=f"modules/{target.name}-{module.seq_len}.vmfb",
+        kind=target.kind,
+        features=target.features,
+        arch=target.arch,
+        dispatches=len(module.result.calls),
+        patterns=dict(module.result.patterns),
+        calls=module.result.calls,
+        parameters=module.result.parameters,
+    )
