@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UnsupportedError
+from ..errors import CompileError, InputError, UnsupportedError
 from ..runtime_harness.bundle import TensorSpec
 from ..targets import Target
 from . import cache
-from .isolation import lower_isolated
-from .lowering import LoweringRequest, LoweringResult, lower
+from .isolation import Children, lower_isolated
+from .lowering import LoweringRequest, LoweringResult, lower, one_line
 from .models import SourceModel
 from .options import CompileOptions
 from .parameters import Derivation, materialize
@@ -25,10 +25,14 @@ if TYPE_CHECKING:
     import torch
 
     from .importer import ImportedModel
+    from .patterns.base import Pattern
 
 __all__ = ["BuiltModule", "ModelBuild", "build_modules"]
 
 Progress = Callable[[str], None]
+
+# What the program that is run is called; another process has another one.
+_UNIMPORTABLE = ("__main__", "__mp_main__")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,8 @@ def build_modules(source: SourceModel, options: CompileOptions, progress: Progre
             modules.append(built)
             derivations = {n: Derivation(n, s, axis) for n, s, axis in built.result.derivations}
             used = materialize(built.result.parameters, imported.parameters, derivations)
-            weights.update(used)
+            _check_sizes(used, built.target)
+            _add(weights, used, length)
         if specs is None or length == lengths[-1]:
             specs = _specs(source, references[length], length)
     assert specs is not None  # there is at least one length
@@ -95,8 +100,10 @@ def _lower_all(
         for name, tensor in imported.parameters.items()
     )
 
+    children = Children()
+
     def one(target: Target) -> BuiltModule:
-        _check_sizes(imported, target)
+        _check_sizes(imported.parameters, target)
         request = LoweringRequest(
             text=imported.text,
             target=target,
@@ -105,6 +112,7 @@ def _lower_all(
             drop_patterns=options.drop_patterns,
             parameters=parameters,
             pattern_modules=pattern_modules(),
+            patterns=_pattern_names(target, options),
         )
         found = cache.fetch(request)
         peak = 0
@@ -118,6 +126,7 @@ def _lower_all(
                         output,
                         timeout=options.timeout,
                         memory_limit=options.memory_limit,
+                        children=children,
                     )
                 else:
                     result = lower(request, output)
@@ -127,33 +136,81 @@ def _lower_all(
             target=target, seq_len=length, path=path, result=result, peak_bytes=peak
         )
 
+    if not options.isolated:
+        return [one(target) for target in options.targets]
     # Each module compiles in a process of its own; the compiler is mostly single-threaded.
-    workers = (os.cpu_count() or 1) if options.isolated else 1
-    with ThreadPoolExecutor(max_workers=workers) as pool:
+    pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
+    try:
         return list(pool.map(one, options.targets))
+    except BaseException:
+        # The threads wait for their children, which know nothing of Ctrl-C here.
+        children.stop()
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def pattern_modules() -> tuple[str, ...]:
-    """Modules outside canao whose patterns the compiling process must register too."""
+    """Modules outside canao whose patterns the compiling process must register too, in the
+    order in which they came here."""
     from .patterns.registry import registered
 
     own = __package__ or "canao.compiler"
-    names = {type(pattern).__module__ for pattern in registered()}
-    return tuple(sorted(name for name in names if not name.startswith(own + ".")))
+    names = dict.fromkeys(type(pattern).__module__ for pattern in registered())
+    return tuple(n for n in names if not n.startswith(own + ".") and n not in _UNIMPORTABLE)
 
 
-def _check_sizes(imported: ImportedModel, target: Target) -> None:
+def _pattern_names(target: Target, options: CompileOptions) -> tuple[str, ...]:
+    """The pipeline for ``target``; `InputError` where a compiling process cannot have it."""
+    from .patterns.registry import ordered_names, pipeline
+
+    chosen = pipeline(target, fusion=options.fusion, drop=options.drop_patterns)
+    every: list[Pattern] = [pattern for patterns in chosen.values() for pattern in patterns]
+    for pattern in every:
+        if options.isolated and type(pattern).__module__ in _UNIMPORTABLE:
+            raise InputError(
+                f"Pattern {pattern.name!r} is defined in the program that is run, which the "
+                "compiling process cannot import: move it into an importable module, or compile "
+                "with isolated=False."
+            )
+    return ordered_names(chosen)
+
+
+def _check_sizes(tensors: Mapping[str, torch.Tensor], target: Target) -> None:
     limit = target.max_storage_buffer_bytes
     if limit is None:
         return
-    for name, tensor in imported.parameters.items():
+    for name, tensor in tensors.items():
         size = tensor.numel() * tensor.element_size()
         if size > limit:
             raise UnsupportedError(
-                f"Parameter {name!r} takes {size / 2**20:.0f} MiB, but a buffer on "
+                f"Parameter {one_line(name)!r} takes {size / 2**20:.0f} MiB, but a buffer on "
                 f"{target.name} holds at most {limit / 2**20:.0f} MiB: take a smaller "
-                "vocabulary or another target."
+                "vocabulary, leave out the pattern that joins weights, or take another target."
             )
+
+
+def _add(weights: dict[str, torch.Tensor], used: Mapping[str, torch.Tensor], length: int) -> None:
+    """Add the weights of one module; all modules of a bundle read one copy."""
+    for name, tensor in used.items():
+        if name in weights and not _same(weights[name], tensor):
+            raise CompileError(
+                f"Weight {one_line(name)!r} at length {length} differs from the one of the same "
+                "name at another length: compile one length a bundle, or make the model's "
+                "constants independent of the length."
+            )
+        weights[name] = tensor
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether shapes, types and bytes agree (NaN is NaN then)."""
+    import torch
+
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    if one.data_ptr() == other.data_ptr():
+        return True
+    return torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8))
 
 
 def _specs(

@@ -29,6 +29,18 @@ def check_module(
     placeholder names a known parameter and has its shape; every global is declared once.
     """
     try:
+        _check(module, pattern, parameters, signature)
+    except (CompileError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise CompileError(
+            f"Pattern {pattern} left IR that cannot be checked: {reason}"
+        ) from error
+
+
+def _check(module: ir.Module, pattern: str, parameters: ParameterTable, signature: str) -> None:
+    try:
         module.operation.verify()
     except ir.MLIRError as error:
         reason = str(error).splitlines()
@@ -50,6 +62,8 @@ def check_module(
 
 
 def _check_placeholder(op: Any, pattern: str, parameters: ParameterTable) -> None:
+    if len(op.results) == 0:  # called for its effect, so it stands for no value
+        return
     name = parameter_name(op.results[0])
     if name is None:
         return

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from iree.compiler.api import Output, Session, ctypes_dl
 
 from ..errors import CompileError
 
-__all__ = ["PHASES", "Diagnostic", "PhasedCompiler"]
+__all__ = ["PHASES", "Diagnostic", "PhasedCompiler", "PipelineError"]
 
 # The compiler's own order; `start` is the module as parsed, `end` is bytecode ready to write.
 PHASES = (
@@ -44,6 +45,9 @@ PHASES = (
 
 _DIAGNOSTIC = re.compile(r"(?P<location>.*?): (?P<severity>error|warning|remark): (?P<message>.*)")
 
+# File descriptor 2 belongs to the whole process, so one thread at a time may redirect it.
+_STDERR = threading.Lock()
+
 _dylib = ctypes_dl._dylib
 for _name in (
     "ireeCompilerInvocationSetCompileFromPhase",
@@ -62,10 +66,24 @@ class Diagnostic:
     message: str
 
 
-class PhasedCompiler:
-    """Holds a module and moves it through IREE's phases; between them it may be rewritten."""
+class PipelineError(CompileError):
+    """IREE's own pipeline failed; ``diagnostics`` are the errors it reported, first one first."""
 
-    def __init__(self, text: str, flags: Sequence[str]) -> None:
+    def __init__(self, message: str, diagnostics: Sequence[Diagnostic] = ()) -> None:
+        super().__init__(message)
+        self.diagnostics = tuple(diagnostics)
+
+
+class PhasedCompiler:
+    """Holds a module and moves it through IREE's phases; between them it may be rewritten.
+
+    ``log`` is the file that file descriptor 2 of this process writes to, where it does: the
+    diagnostics are then read from there. Otherwise the descriptor is redirected for as long as
+    the compiler runs, by one thread at a time.
+    """
+
+    def __init__(self, text: str, flags: Sequence[str], *, log: Path | None = None) -> None:
+        self._log = log
         self._session = Session()
         try:
             self._session.set_flags(*flags)
@@ -89,45 +107,48 @@ class PhasedCompiler:
     def advance(self, phase: str) -> None:
         """Run the pipeline up to and including ``phase``.
 
-        Raises `CompileError` with the first error the compiler reported.
+        Raises `PipelineError` with the errors that the compiler reported.
         """
         if PHASES.index(phase) <= PHASES.index(self._phase):
             raise ValueError(f"the module is already past {phase}")
         if not self._imported:
-            self._invocation.import_module(self.module.operation)
+            try:
+                self._invocation.import_module(self.module.operation)
+            except RuntimeError as error:
+                raise CompileError(f"IREE does not take the module: {error}") from error
             self._imported = True
         handle = self._invocation._inv_p
         _dylib.ireeCompilerInvocationSetCompileFromPhase(handle, self._phase.encode())
         _dylib.ireeCompilerInvocationSetCompileToPhase(handle, phase.encode())
-        with _captured_stderr() as printed:
+        with _printed_to(self._log) if self._log else _captured_stderr() as printed:
             done = self._invocation.execute()
         self.diagnostics.extend(_parse(printed()))
         if not done:
-            raise CompileError(f"IREE failed between {self._phase} and {phase}")
+            errors = [d for d in self.diagnostics if d.severity == "error"]
+            raise PipelineError(f"IREE failed between {self._phase} and {phase}", errors)
         self._phase = phase
 
     def write(self, path: Path) -> None:
-        """Write the finished module's bytecode (.vmfb)."""
-        output = Output.open_file(str(path))
+        """Write the finished module's bytecode (.vmfb); `CompileError` where that fails."""
         try:
-            self._invocation.output_vm_bytecode(output)
-            output.keep()
-        finally:
-            output.close()
-
-    def errors(self) -> list[Diagnostic]:
-        """The errors reported so far, first one first."""
-        return [d for d in self.diagnostics if d.severity == "error"]
+            output = Output.open_file(str(path))
+            try:
+                self._invocation.output_vm_bytecode(output)
+                output.keep()
+            finally:
+                output.close()
+        except (RuntimeError, ValueError) as error:
+            raise CompileError(f"The compiled module cannot be written: {error}") from error
 
 
 @contextlib.contextmanager
 def _captured_stderr() -> Iterator[Callable[[], str]]:
     """Collect what native code writes to file descriptor 2; the result is read afterwards."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
+    with _STDERR, tempfile.TemporaryFile() as file:
+        sys.stderr.flush()
+        saved = os.dup(2)
         text = ""
+        os.dup2(file.fileno(), 2)
         try:
             yield lambda: text
         finally:
@@ -135,6 +156,18 @@ def _captured_stderr() -> Iterator[Callable[[], str]]:
             os.close(saved)
             file.seek(0)
             text = file.read().decode("utf-8", errors="replace")
+
+
+@contextlib.contextmanager
+def _printed_to(log: Path) -> Iterator[Callable[[], str]]:
+    """What is appended to ``log`` inside the block."""
+    sys.stderr.flush()
+    start = log.stat().st_size
+
+    def read() -> str:
+        return log.read_bytes()[start:].decode("utf-8", errors="replace")
+
+    yield read
 
 
 def _parse(text: str) -> Iterator[Diagnostic]:

@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CanaoError, CompileError, UnsupportedError
+from ..errors import CanaoError, CompileError, InputError, UnsupportedError
 from ..targets import Target
 
 if TYPE_CHECKING:
+    from .iree_session import PipelineError
     from .patterns.base import Pattern, Stage
 
-__all__ = ["LoweringRequest", "LoweringResult", "lower"]
+__all__ = ["LoweringRequest", "LoweringResult", "lower", "one_line"]
 
 _LAYER = re.compile(r'"([\w.\[\]-]+)":\d+')
 _SNIPPET = 220
+_LONGEST = 600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,7 @@ class LoweringRequest:
 
     ``parameters``: (name, shape, NumPy dtype) of every weight the module may read.
     ``pattern_modules``: modules to import first, so that their patterns register.
+    ``patterns``: the names of the pipeline that must result; () takes what the pipeline gives.
     """
 
     text: str
@@ -40,6 +43,7 @@ class LoweringRequest:
     drop_patterns: tuple[str, ...] = ()
     parameters: tuple[tuple[str, tuple[int, ...], str], ...] = ()
     pattern_modules: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -50,7 +54,7 @@ class LoweringRequest:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> LoweringRequest:
         """The inverse of `to_json`."""
-        lists = ("drop_patterns", "pattern_modules", "flags")
+        lists = ("drop_patterns", "pattern_modules", "patterns", "flags")
         return cls(
             **{
                 **values,
@@ -89,41 +93,81 @@ class LoweringResult:
         )
 
 
+def one_line(text: str, *, limit: int = _SNIPPET) -> str:
+    """``text`` with every run of white space as one space, cut to ``limit`` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
 def lower(
     request: LoweringRequest,
     output: Path,
     *,
     patterns: Mapping[Stage, Sequence[Pattern]] | None = None,
+    log: Path | None = None,
 ) -> LoweringResult:
     """Compile ``request`` into ``output`` (a .vmfb file).
 
     ``patterns`` replaces the pipeline that the request asks for (tests run patterns alone and
-    in other orders so).
+    in other orders so). ``log`` is the file that this process's standard error goes to, where
+    it goes to one.
 
     Raises `UnsupportedError` where an op has no form on the target (the message names the op
-    and the model layer), `CompileError` where the compiler or a pattern failed otherwise.
+    and the model layer), `InputError` where this process does not have the patterns that the
+    request names, `CompileError` where the compiler or a pattern failed otherwise. Every
+    message is one line.
     """
-    from .flags import NO_DATA_TILING, iree_flags
     from .patterns.registry import pipeline
 
-    chosen = patterns or pipeline(
-        request.target, fusion=request.fusion, drop=request.drop_patterns
-    )
+    try:
+        if patterns is None:
+            patterns = pipeline(request.target, fusion=request.fusion, drop=request.drop_patterns)
+            _check_names(request, patterns)
+        return _lower_or_retry(request, output, patterns, log)
+    except CanaoError as error:
+        text = one_line(str(error), limit=_LONGEST)
+        if text == str(error):
+            raise
+        raise type(error)(text) from error
+
+
+def _check_names(request: LoweringRequest, chosen: Mapping[Stage, Sequence[Pattern]]) -> None:
+    from .patterns.registry import ordered_names
+
+    found = ordered_names(chosen)
+    if request.patterns and found != request.patterns:
+        differing = sorted(set(request.patterns) ^ set(found))
+        what = f"lacks or adds {', '.join(differing)}" if differing else "has another order"
+        raise InputError(
+            f"The pipeline of the compiling process {what}: move each such pattern, with its "
+            "registration, into a module that can be imported, or compile with isolated=False."
+        )
+
+
+def _lower_or_retry(
+    request: LoweringRequest,
+    output: Path,
+    chosen: Mapping[Stage, Sequence[Pattern]],
+    log: Path | None,
+) -> LoweringResult:
+    from .flags import NO_DATA_TILING, iree_flags
+    from .iree_session import PipelineError
+
     flags = iree_flags(request.target, fusion=request.fusion) + request.flags
     try:
-        return _lower(request, output, chosen, flags)
-    except UnsupportedError:
-        raise
-    except CompileError as error:
+        return _lower(request, output, chosen, flags, log)
+    except PipelineError as failure:
+        error = _explain(failure, request.target)
         # Data tiling has no form for some shapes (a single token, for one); plain tiling has.
-        if request.target.kind != "cpu" or NO_DATA_TILING in flags:
-            raise
-        try:
-            result = _lower(request, output, chosen, (*flags, NO_DATA_TILING))
-        except CompileError:
-            raise error from None
-        note = f"{request.target.name} was compiled without data tiling, because {error}"
-        return dataclasses.replace(result, notes=(*result.notes, note))
+        tiled = request.target.kind == "cpu" and NO_DATA_TILING not in flags
+        if isinstance(error, UnsupportedError) or not tiled:
+            raise error from failure
+    try:
+        result = _lower(request, output, chosen, (*flags, NO_DATA_TILING), log)
+    except CompileError:
+        raise error from None
+    note = f"{request.target.name} was compiled without data tiling, because {error}"
+    return dataclasses.replace(result, notes=(*result.notes, note))
 
 
 def _lower(
@@ -131,6 +175,7 @@ def _lower(
     output: Path,
     chosen: Mapping[Stage, Sequence[Pattern]],
     flags: Sequence[str],
+    log: Path | None,
 ) -> LoweringResult:
     from .iree_session import PhasedCompiler
     from .parameters import Parameter, ParameterTable
@@ -139,21 +184,18 @@ def _lower(
     started = time.perf_counter()
     table = ParameterTable(Parameter(*parameter) for parameter in request.parameters)
     context = PatternContext(target=request.target, precision=request.precision, parameters=table)
-    compiler = PhasedCompiler(request.text, flags)
+    compiler = PhasedCompiler(request.text, flags, log=log)
     applied: dict[str, int] = {}
-    try:
-        _run_patterns(compiler, chosen["torch"], context, applied)
-        compiler.advance("input")
-        _run_patterns(compiler, chosen["linalg"], context, applied)
-        parameters = _parameter_names(compiler.module)
-        compiler.advance("flow")
-        _run_patterns(compiler, chosen["dispatch"], context, applied)
-        compiler.advance("stream")
-        calls = _executed_dispatches(compiler.module)
-        compiler.advance("end")
-        compiler.write(output)
-    except CompileError as error:
-        raise _explain(compiler, request.target, error) from error
+    _run_patterns(compiler, chosen["torch"], context, applied)
+    compiler.advance("input")
+    _run_patterns(compiler, chosen["linalg"], context, applied)
+    parameters = _parameter_names(compiler.module)
+    compiler.advance("flow")
+    _run_patterns(compiler, chosen["dispatch"], context, applied)
+    compiler.advance("stream")
+    calls = _executed_dispatches(compiler.module)
+    compiler.advance("end")
+    compiler.write(output)
     return LoweringResult(
         calls=calls,
         patterns=applied,
@@ -174,12 +216,11 @@ def _run_patterns(compiler: Any, patterns: Any, context: Any, applied: dict[str,
         for pattern in patterns:
             try:
                 applied[pattern.name] = pattern.run(compiler.module, context)
-            except CanaoError:
+            except (CanaoError, MemoryError):
                 raise
             except Exception as error:
-                raise CompileError(
-                    f"Pattern {pattern.name} failed: {type(error).__name__}: {error}"
-                ) from error
+                reason = one_line(f"{type(error).__name__}: {error}")
+                raise CompileError(f"Pattern {pattern.name} failed: {reason}") from error
             check_module(
                 compiler.module,
                 pattern=pattern.name,
@@ -228,22 +269,18 @@ def _layer(location: str) -> str:
     return ".".join(shared) or paths[0]
 
 
-def _explain(
-    compiler: Any, target: Target, error: CompileError
-) -> CompileError | UnsupportedError:
+def _explain(failure: PipelineError, target: Target) -> CompileError | UnsupportedError:
     """One sentence: the failing op and its layer, from the compiler's first error."""
-    errors = compiler.errors()
-    if not errors:
-        return error
-    first = errors[0]
+    if not failure.diagnostics:
+        return CompileError(f"{failure} for {target.name}, and gave no reason.")
+    first = failure.diagnostics[0]
     layer = _layer(first.location)
     quoted = re.search(r"'([\w.$-]+)' op|operation '([\w.$-]+)'|([\w]+\.[\w.]+)", first.message)
     op = next((group for group in quoted.groups() if group), "an op") if quoted else "an op"
     if op == "torch.operator":  # the importer's word for an op that has no class of its own
         inner = re.search(r'name = "([^"]+)"', first.message)
         op = inner[1] if inner else op
-    message = " ".join(first.message.split())[:_SNIPPET]
-    text = f"{op} in layer {layer} cannot be lowered for {target.name}: {message}"
+    text = f"{op} in layer {layer} cannot be lowered for {target.name}: {one_line(first.message)}"
     if "failed to legalize" in first.message or "unsupported" in first.message.lower():
         return UnsupportedError(text)
     return CompileError(text)

@@ -1,45 +1,79 @@
 """The process that compiles: reads a request, writes a program and a result, and may be killed.
 
-    python -m canao.compiler.worker DIRECTORY
+    python -P -m canao.compiler.worker DIRECTORY
 
-DIRECTORY holds request.json; module.vmfb and result.json appear beside it.
+DIRECTORY holds request.json and stderr.txt, which is this process's standard error;
+module.vmfb and result.json appear beside them.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
+import os
 import resource
+import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from .. import errors
-from .lowering import LoweringRequest, lower
+from ..errors import InputError
+from .lowering import LoweringRequest, lower, one_line
 
 __all__ = ["main"]
+
+_PR_SET_PDEATHSIG = 1
 
 
 def main(directory: str) -> int:
     """Run one request; 0 where result.json tells of success or of an error canao knows."""
     folder = Path(directory)
     envelope = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    _die_with(envelope["parent"])
     limit = envelope["memory_limit"]
     if limit:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     result: dict[str, object]
     try:
         request = LoweringRequest.from_json(envelope["request"])
-        for module in request.pattern_modules:
-            importlib.import_module(module)
-        lowered = lower(request, folder / "module.vmfb")
+        _import_patterns(request.pattern_modules)
+        lowered = lower(request, folder / "module.vmfb", log=folder / "stderr.txt")
         result = {"ok": lowered.to_json()}
     except errors.CanaoError as error:
         result = {"error": {"kind": type(error).__name__, "message": str(error)}}
     except MemoryError:
-        result = {"error": {"kind": "CompileError", "message": "out of memory"}}
+        result = {"error": {"kind": "MemoryError", "message": ""}}
     result["peak_bytes"] = _peak_bytes()
     (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
     return 0
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, in whatever way.
+
+    Strictly, when the *thread* that started it dies; that thread waits for this process to
+    end, so it lives as long.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:  # it died before the kernel was told
+        os._exit(1)
+
+
+def _import_patterns(modules: Iterable[str]) -> None:
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"The compiling process cannot import {module}, which has patterns "
+                f"({one_line(f'{type(error).__name__}: {error}')}): move them into a module "
+                "that can be imported anywhere, or compile with isolated=False."
+            ) from error
 
 
 def _peak_bytes() -> int:

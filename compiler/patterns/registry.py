@@ -6,7 +6,7 @@ entry-point group ``canao.patterns``; it then runs after canao's own of the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 
 from ...errors import InputError
@@ -20,7 +20,15 @@ from .single_queue import SingleQueue
 from .split_heads import SplitHeads
 from .strip_checks import StripChecks
 
-__all__ = ["ENTRY_POINT_GROUP", "PIPELINE", "names", "pipeline", "register", "registered"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "PIPELINE",
+    "names",
+    "ordered_names",
+    "pipeline",
+    "register",
+    "registered",
+]
 
 ENTRY_POINT_GROUP = "canao.patterns"
 
@@ -45,6 +53,7 @@ PIPELINE: list[Pattern] = [
     SingleQueue(),
 ]
 
+_STAGES: tuple[Stage, ...] = ("torch", "linalg", "dispatch")
 _loaded = False
 
 
@@ -68,6 +77,11 @@ def names() -> tuple[str, ...]:
     return tuple(pattern.name for pattern in registered())
 
 
+def ordered_names(chosen: Mapping[Stage, Sequence[Pattern]]) -> tuple[str, ...]:
+    """The names of a `pipeline`, in the order in which its patterns run."""
+    return tuple(pattern.name for stage in _STAGES for pattern in chosen.get(stage, ()))
+
+
 def pipeline(
     target: Target, *, fusion: str = "auto", drop: Sequence[str] = ()
 ) -> dict[Stage, list[Pattern]]:
@@ -85,7 +99,7 @@ def pipeline(
             raise InputError(
                 f"Pattern {name!r} cannot be dropped: without it nothing compiles for this target."
             )
-    chosen: dict[Stage, list[Pattern]] = {"torch": [], "linalg": [], "dispatch": []}
+    chosen: dict[Stage, list[Pattern]] = {stage: [] for stage in _STAGES}
     for pattern in PIPELINE:
         wanted = pattern.required or (fusion == "auto" and pattern.name not in drop)
         if wanted and pattern.applies_to(target):
