@@ -36,7 +36,7 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt scripts/setup_system.sh
 	bash scripts/setup_system.sh
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all]'
 	$(BIN)/canao devices --fetch qemu >/dev/null || echo "setup: the device qemu will be missing"
 	touch $@

@@ -1,4 +1,4 @@
-"""canao: compress a transformer, compile it for phones, and measure it there.
+"""canao: compile a transformer for phones, run it there, and measure it.
 
 The public interface is what this module names; everything else may change.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -122,8 +121,7 @@ def _prepare(chosen: list[Target], progress: Callable[[str], None]) -> tuple[Bun
         pass  # not there, or damaged: made anew
     from .compiler.api import compile_model
 
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     bundle = compile_model(
         "minilm", target=chosen, seq_len=SEQ_LEN, output=folder / "minilm", progress=progress
     ).bundle

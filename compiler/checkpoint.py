@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -76,7 +78,7 @@ def read_config(location: str, name: str) -> Any:
         raw = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(raw, dict) or "model_type" not in raw:
             raise ValueError("it has no model_type")
-        return AutoConfig.from_pretrained(location)
+        return AutoConfig.from_pretrained(location, trust_remote_code=False)
     except Exception as error:
         raise InputError(f"{name}: config.json cannot be used: {_first_line(error)}.") from error
 
@@ -94,34 +96,76 @@ def own_head(config: Any, module: Any = None) -> str:
 def instantiate(location: str, config: Any, head: str, name: str) -> tuple[Any, bool]:
     """(the float32 module with ``head``, whether its weights are trained ones).
 
-    Raises InputError where the weights cannot be read or there is no such head.
+    Raises InputError where the weights cannot be read, where the checkpoint lacks some that the
+    head needs, or where there is no such head.
     """
     import torch
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()
     auto = getattr(transformers, HEADS[head][0])
     if config.model_type in ("t5", "mt5", "umt5") and head == "base":
         auto = getattr(transformers, f"{type(config).__name__.removesuffix('Config')}EncoderModel")
     path = Path(location)
+    if path.is_dir():
+        _check_weight_files(path, name)
     try:
-        if path.is_dir() and any(path.glob("*.safetensors")):
-            return auto.from_pretrained(location, dtype=torch.float32), True
-        if path.is_dir() and any(path.glob("*.bin")):
-            raise InputError(
-                f"{name} has its weights as a pickle (*.bin), which canao does not open: "
-                "save the model with save_pretrained() to get model.safetensors."
-            )
-        if path.is_dir() and any(path.glob("*.safetensors.index.json")):
-            raise InputError(f"{name}: the weight files named by its index are not there.")
-        with torch.random.fork_rng(devices=[]):
+        with _quiet_transformers(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
+            if path.is_dir() and any(path.glob("*.safetensors")):
+                return _load_trained(auto, location, head, name), True
             build = auto.from_config if hasattr(auto, "from_config") else auto
             return build(config).float(), False
     except InputError:
         raise
     except Exception as error:
         raise InputError(f"{name} cannot be loaded as {head}: {_first_line(error)}.") from error
+
+
+def _check_weight_files(path: Path, name: str) -> None:
+    if any(path.glob("*.safetensors")):
+        return
+    if any(path.glob("*.bin")):
+        raise InputError(
+            f"{name} has its weights as a pickle (*.bin), which canao does not open: "
+            "save the model with save_pretrained() to get model.safetensors."
+        )
+    if any(path.glob("*.safetensors.index.json")):
+        raise InputError(f"{name}: the weight files named by its index are not there.")
+
+
+def _load_trained(auto: Any, location: str, head: str, name: str) -> Any:
+    """The module with every weight from the checkpoint; random ones are never slipped in."""
+    import torch
+
+    options = {"dtype": torch.float32, "output_loading_info": True, "trust_remote_code": False}
+    module, info = auto.from_pretrained(location, **options)
+    missing = sorted(info["missing_keys"])
+    if missing and head == "base" and all(key.startswith("pooler.") for key in missing):
+        # A checkpoint saved with a task head often has no pooler; the encoder needs none.
+        module, info = auto.from_pretrained(location, add_pooling_layer=False, **options)
+        missing = sorted(info["missing_keys"])
+    if missing:
+        raise InputError(
+            f"{name} has no trained weights for the head {head!r} ({missing[0]} is missing): "
+            "choose the head it was trained with, or give its config.json for random weights."
+        )
+    return module
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Its bars and reports would stand between the lines of ours; errors are raised anyway."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _first_line(error: BaseException) -> str:

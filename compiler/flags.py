@@ -41,8 +41,6 @@ def iree_flags(target: Target, *, fusion: str = "auto") -> tuple[str, ...]:
             _NO_AGGRESSIVE,
             "--iree-dispatch-creation-fuse-multi-use=false",
         )
-    if fusion != "auto" and target.kind == "vulkan":
-        flags += (_DECOMPOSE_ATTENTION,)
     return flags
 
 
@@ -63,4 +61,9 @@ def _cpu_flags(target: Target) -> tuple[str, ...]:
 
 
 def _vulkan_flags(target: Target) -> tuple[str, ...]:
-    return ("--iree-hal-target-device=vulkan", f"--iree-vulkan-target={target.gpu}")
+    return (
+        "--iree-hal-target-device=vulkan",
+        f"--iree-vulkan-target={target.gpu}",
+        # Does nothing where a pattern of ours has left no attention to take apart.
+        _DECOMPOSE_ATTENTION,
+    )

@@ -54,8 +54,6 @@ class ImportedModel:
 
     text: str
     parameters: dict[str, torch.Tensor]
-    input_types: tuple[tuple[str, tuple[int, ...]], ...]
-    output_types: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 def import_model(entry: Entry, inputs: tuple[torch.Tensor, ...]) -> ImportedModel:
@@ -65,6 +63,7 @@ def import_model(entry: Entry, inputs: tuple[torch.Tensor, ...]) -> ImportedMode
     has no form for something the model does.
     """
     program = _export(entry, inputs)
+    _refuse_mutation(program)
     for index, node in enumerate(program.graph.nodes):
         # The importer turns `File "x", line n` of a stack trace into a location.
         node.stack_trace = f'File "{_layer_of(node)}", line {index}, in canao'
@@ -77,15 +76,7 @@ def import_model(entry: Entry, inputs: tuple[torch.Tensor, ...]) -> ImportedMode
     except Exception as error:
         raise UnsupportedError(_explain_import(program, error)) from error
     text = importer.module.operation.get_asm(enable_debug_info=True)
-    outputs = program.graph.find_nodes(op="output")[0].args[0]
-    return ImportedModel(
-        text=text,
-        parameters=hooks.parameters,
-        input_types=tuple((_dtype(t), tuple(t.shape)) for t in inputs),
-        output_types=tuple(
-            (_dtype(node.meta["val"]), tuple(node.meta["val"].shape)) for node in outputs
-        ),
-    )
+    return ImportedModel(text=text, parameters=hooks.parameters)
 
 
 def _export(entry: Entry, inputs: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
@@ -108,6 +99,19 @@ def _export(entry: Entry, inputs: tuple[torch.Tensor, ...]) -> torch.export.Expo
         ) from error
 
 
+def _refuse_mutation(program: torch.export.ExportedProgram) -> None:
+    """A compiled module keeps nothing from one call to the next."""
+    signature = program.graph_signature
+    buffers = [name.removeprefix("model.") for name in signature.buffers_to_mutate.values()]
+    inputs = list(signature.user_inputs_to_mutate.values())
+    for kind, names in (("buffer", buffers), ("input", inputs)):
+        if names:
+            raise UnsupportedError(
+                f"The model changes its {kind} {names[0]!r} in forward, and a compiled module "
+                "has no state: return the new value as an output instead."
+            )
+
+
 class _ParameterHooks(FxImporterHooks):  # type: ignore[misc]
     """Floating-point parameters become placeholders; integers and small tensors stay inline."""
 
@@ -124,8 +128,9 @@ class _ParameterHooks(FxImporterHooks):  # type: ignore[misc]
         if not literal.is_floating_point():
             return _dense_literal(gni, literal)
         # Named by content: another length of the same model may lift another constant.
-        digest = hashlib.sha256(literal.detach().contiguous().numpy().tobytes()).hexdigest()
-        return self._placeholder(gni, literal, f"constant.{digest[:16]}")
+        digest = hashlib.sha256(f"{literal.dtype}{tuple(literal.shape)}".encode())
+        digest.update(literal.detach().contiguous().numpy().tobytes())
+        return self._placeholder(gni, literal, f"constant.{digest.hexdigest()[:16]}")
 
     def _placeholder(self, gni: Any, value: Any, name: str) -> Any:
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
@@ -166,10 +171,6 @@ def _layer_of(node: torch.fx.Node) -> str:
     if path == "model":
         path = ""
     return path.removeprefix("model.") or "model"
-
-
-def _dtype(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _explain_import(program: torch.export.ExportedProgram, error: Exception) -> str:

@@ -120,7 +120,7 @@ def _in_float32(module: torch.nn.Module) -> torch.nn.Module:
 
     tensors = [*module.parameters(), *module.buffers()]
     exact = all(t.dtype == torch.float32 for t in tensors if t.is_floating_point())
-    if exact and not module.training:
+    if exact and not any(part.training for part in module.modules()):
         return module
     return copy.deepcopy(module).float().eval()
 
@@ -130,7 +130,7 @@ def _describe(
 ) -> SourceModel:
     accepted = _forward_parameters(module)
     names = ["input_ids", "attention_mask"]
-    if "token_type_ids" in accepted and getattr(config, "type_vocab_size", 0) > 1:
+    if "token_type_ids" in accepted and (getattr(config, "type_vocab_size", 0) or 0) > 1:
         names.append("token_type_ids")
     missing = [n for n in names if n not in accepted]
     if missing:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -58,13 +58,6 @@ class ParameterTable:
         self._known[name] = derived
         self.derivations[name] = Derivation(name, tuple(part.name for part in parts), axis)
         return derived
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """The derivations, in the order in which they can be computed."""
-        return [
-            {"name": d.name, "sources": list(d.sources), "axis": d.axis}
-            for d in self.derivations.values()
-        ]
 
 
 def materialize(

@@ -45,6 +45,8 @@ def draw_samples(
     """Inputs in the order of ``source.input_names``; the first sample fills the length."""
     if not source.tokens:
         given = tuple(boundary(tensor) for tensor in source.example_inputs)
+        if not any(tensor.is_floating_point() for tensor in given):
+            return (given,)
         return (given, _perturbed(given))
     lengths = sorted({seq_len, max(1, seq_len * 5 // 8), min(4, seq_len)}, reverse=True)
     generator = torch.Generator().manual_seed(_SEED)
@@ -112,9 +114,12 @@ def _draw_tokens(
 
 
 def _perturbed(tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """A second sample near the first: floats get noise, integers and booleans stay valid."""
+    """A second sample near the first: floats scaled by up to a tenth, so that their signs and
+    ranges stay; integers and booleans as they are."""
     generator = torch.Generator().manual_seed(_SEED)
     return tuple(
-        t + 0.1 * torch.randn(t.shape, generator=generator) if t.is_floating_point() else t
+        (t * (1 + 0.1 * torch.rand(t.shape, generator=generator))).to(t.dtype)
+        if t.is_floating_point()
+        else t
         for t in tensors
     )

@@ -80,12 +80,25 @@ def make_entry(source: SourceModel, inputs: tuple[torch.Tensor, ...]) -> Entry:
 
 
 def _flatten(result: Any) -> dict[str, torch.Tensor]:
+    """Every tensor that the model returns, nested ones included, under stable names."""
     if isinstance(result, torch.Tensor):
         return {"output": result}
-    if isinstance(result, Mapping):
-        items = list(result.items())
-    elif isinstance(result, (tuple, list)):
-        items = [(f"output_{index}", value) for index, value in enumerate(result)]
+    named: dict[str, torch.Tensor] = {}
+    prefix = "" if isinstance(result, Mapping) else "output"
+    _collect(result, prefix, named)
+    return named
+
+
+def _collect(value: Any, name: str, named: dict[str, torch.Tensor]) -> None:
+    if value is None:
+        return
+    if isinstance(value, torch.Tensor):
+        named[name] = value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            _collect(item, f"{name}_{key}" if name else str(key), named)
+    elif isinstance(value, (tuple, list)):
+        for index, item in enumerate(value):
+            _collect(item, f"{name}_{index}", named)
     else:
-        raise TypeError(f"the model returns a {type(result).__name__}, not tensors")
-    return {name: value for name, value in items if isinstance(value, torch.Tensor)}
+        raise TypeError(f"its output {name!r} is a {type(value).__name__}, not a tensor")

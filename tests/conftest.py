@@ -7,6 +7,7 @@ where CI is set, else quick.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="Remake the tables in docs/ from what is found.",
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fresh_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of our own, so that no test finds what an earlier run compiled.
+
+    Only the ARM tools, which are downloaded, are taken over.
+    """
+    from canao.runtime_harness import aarch64_runtime
+
+    tools = aarch64_runtime.find()
+    cache = tmp_path_factory.mktemp("cache")
+    if tools is not None:
+        home = tools.parent.parent
+        (cache / home.name).symlink_to(home, target_is_directory=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CANAO_CACHE_DIR", str(cache))
+        yield cache
 
 
 @pytest.fixture(scope="session")

@@ -32,11 +32,11 @@ def modules() -> list[Path]:
     return files
 
 
-def imported_floors(path: Path) -> set[str]:
+def imported_floors(path: Path, source: str | None = None) -> set[str]:
     """Names of canao's floors that a file imports, relative imports resolved."""
     package = ("canao", *path.relative_to(ROOT).with_suffix("").parts)
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(source or path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level] if node.level else ()
             full = (*base, *(node.module.split(".") if node.module else ()))
@@ -61,14 +61,16 @@ def test_no_floor_imports_a_higher_one(path: Path) -> None:
         assert FLOORS[other] <= FLOORS[own], f"{own} (floor {FLOORS[own]}) imports {other}"
 
 
-def test_the_check_sees_a_violation(tmp_path: Path) -> None:
-    bad = ROOT / "targets" / "target.py"
-    tree = "from ..compiler.api import compile\nfrom .. import search\nimport canao.cli\n"
-    found = set()
-    for node in ast.walk(ast.parse(tree)):
-        found.add(type(node).__name__)
-    assert {"ImportFrom", "Import"} <= found
-    assert imported_floors(bad) <= {"errors", "targets"}
+def test_the_check_sees_every_kind_of_import() -> None:
+    source = """
+from ..compiler.api import compile
+from .. import search
+import canao.cli
+def later():
+    from ..demo import run_demo
+"""
+    seen = imported_floors(ROOT / "targets" / "target.py", source)
+    assert seen == {"compiler", "search", "cli", "demo"}
 
 
 def run(code: str) -> str:
@@ -114,7 +116,7 @@ with canao.load({str(sample_bundle)!r}) as session:
 
 
 def test_importing_canao_takes_under_a_third_of_a_second() -> None:
-    # The processor time of the import itself, the best of several: a busy machine adds to the
-    # clock on the wall, not to this.
+    # Of processor time, the best of several: a busy machine adds to the clock on the wall, not
+    # to this. The bound is part of what `import canao` promises.
     code = "import time; t = time.process_time(); import canao; print(time.process_time() - t)"
     assert min(float(run(code)) for _ in range(3)) < 0.3

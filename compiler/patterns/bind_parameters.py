@@ -6,9 +6,9 @@ Before::
 
 After::
 
-    util.global private @"pooler.dense.weight"
+    util.global private @"weight:pooler.dense.weight"
         = #flow.parameter.named<"model"::"pooler.dense.weight"> : tensor<384x384xf32>
-    %g = util.global.load @"pooler.dense.weight" : tensor<384x384xf32>
+    %g = util.global.load @"weight:pooler.dense.weight" : tensor<384x384xf32>
     %w = torch_c.from_builtin_tensor %g
 
 Law: a name for a value. The globals are immutable, so what depends on them alone (packing a
@@ -25,6 +25,8 @@ from .torch_ops import parameter_name, tensor_shape
 __all__ = ["SCOPE", "BindParameters"]
 
 SCOPE = "model"
+# Keeps a parameter that is called like a function ("main") apart from it.
+_PREFIX = "weight:"
 
 
 class BindParameters(Pattern):
@@ -51,12 +53,12 @@ class BindParameters(Pattern):
             if name not in bound:
                 bound.add(name)
                 declaration = ir.Operation.parse(
-                    f'util.global private @"{name}" = '
+                    f'util.global private @"{_PREFIX}{name}" = '
                     f'#flow.parameter.named<"{SCOPE}"::"{name}"> : {type_}'
                 )
                 ir.InsertionPoint.at_block_begin(module.body).insert(declaration)
             with ir.InsertionPoint(op), op.location:
-                symbol = ir.FlatSymbolRefAttr.get(name)
+                symbol = ir.FlatSymbolRefAttr.get(_PREFIX + name)
                 load = ir.Operation.create(
                     "util.global.load", results=[type_], attributes={"global": symbol}
                 )

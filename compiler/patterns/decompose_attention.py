@@ -17,9 +17,9 @@ about ten times slower at phone lengths on a CPU, and without a form on Vulkan. 
 products take the matrix-product path of either, and the scale, the bias and the softmax fuse
 around them. The bias is computed once and shared by all layers.
 
-A mask row that is false everywhere gives NaN in the formula; PyTorch's operator gives zeros
-there. The bias uses the lowest finite number instead of -inf, so such a row averages the
-values: a row with nothing to attend to is padding, and its output is never returned.
+A mask row that allows nothing gives NaN in the formula and zeros in PyTorch's operator. The bias
+uses the lowest finite number instead of -inf, so such a row averages the values, and the result
+is multiplied by whether its row allows anything (0 or 1, computed once like the bias).
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from .torch_ops import TorchBuilder, constant_of, tensor_shape, tensor_type
 
 __all__ = ["DecomposeAttention"]
 
-_LOWEST = -3.0e38
+# float32's lowest: adding any score to it gives it back.
+_LOWEST = -3.4028234663852886e38
 
 
 class DecomposeAttention(Pattern):
@@ -45,24 +46,24 @@ class DecomposeAttention(Pattern):
 
     def run(self, module: ir.Module, context: PatternContext) -> int:
         """Rewrite every scaled_dot_product_attention without dropout."""
-        biases: list[tuple[Any, Any]] = []
+        masks: list[tuple[Any, tuple[Any, Any]]] = []
         applied = 0
         for op in operations(module, "torch.aten.scaled_dot_product_attention"):
-            if constant_of(op.operands[4]) not in (0, 0.0):
+            if constant_of(op.operands[4]) not in (0, 0.0) or not _has_plain_batches(op):
                 continue
             with ir.InsertionPoint(op):
-                result = self._decompose(op, biases)
+                result = self._decompose(op, masks)
             op.results[0].replace_all_uses_with(result)
             op.erase()
             applied += 1
         return applied
 
-    def _decompose(self, op: Any, biases: list[tuple[Any, Any]]) -> Any:
+    def _decompose(self, op: Any, masks: list[tuple[Any, tuple[Any, Any]]]) -> Any:
         build = TorchBuilder(op.location)
         query, key, value, mask = op.operands[:4]
         (*batch, rows, depth), element = tensor_shape(query)
         (*key_batch, columns, _), _ = tensor_shape(key)
-        key, value = self._repeat_heads(build, op, key, value, tuple(batch), tuple(key_batch))
+        key, value = self._repeat_heads(build, key, value, tuple(batch), tuple(key_batch))
         scale = constant_of(op.operands[6])
         factor = float(scale) if scale is not None else 1.0 / math.sqrt(depth)
         scores = tensor_type((*batch, rows, columns), element)
@@ -73,16 +74,22 @@ class DecomposeAttention(Pattern):
         )
         query = build.op("aten.mul.Scalar", [query, build.float(factor)], query.type)
         product = build.op("aten.matmul", [query, transposed], scores)
-        bias = self._bias(build, op, mask, rows, columns, element, biases)
+        bias, allowed = None, None
+        if constant_of(op.operands[5]):
+            bias = self._causal(build, rows, columns, element)
+        elif str(mask.type) != "!torch.none":
+            bias, allowed = self._masked(build, mask, element, masks)
         if bias is not None:
             product = build.op("aten.add.Tensor", [product, bias, build.int(1)], scores)
         weights = build.op("aten.softmax.int", [product, build.int(-1), build.none()], scores)
-        return build.op("aten.matmul", [weights, value], op.results[0].type)
+        result = build.op("aten.matmul", [weights, value], op.results[0].type)
+        if allowed is not None:
+            result = build.op("aten.mul.Tensor", [result, allowed], result.type)
+        return result
 
     def _repeat_heads(
         self,
         build: TorchBuilder,
-        op: Any,
         key: Any,
         value: Any,
         batch: tuple[int, ...],
@@ -111,40 +118,41 @@ class DecomposeAttention(Pattern):
             )
         return repeated[0], repeated[1]
 
-    def _bias(
+    def _masked(
         self,
         build: TorchBuilder,
-        op: Any,
         mask: Any,
-        rows: int,
-        columns: int,
         element: str,
-        biases: list[tuple[Any, Any]],
-    ) -> Any:
-        """The number added to the scores, or None: from a mask of either kind, or causality."""
-        if constant_of(op.operands[5]):
-            return self._causal(build, rows, columns, element)
-        if str(mask.type) == "!torch.none":
-            return None
-        shape, kind = tensor_shape(mask)
-        if kind != "i1":
-            return mask
-        for known, bias in biases:
+        masks: list[tuple[Any, tuple[Any, Any]]],
+    ) -> tuple[Any, Any]:
+        """(what is added to the scores, 1 or 0 for rows that allow something or nothing)."""
+        for known, made in masks:
             if known == mask:
-                return bias
+                return made
         at = (
             ir.InsertionPoint.at_block_begin(mask.owner)
             if isinstance(mask.owner, ir.Block)
             else ir.InsertionPoint.after(mask.owner.operation)
         )
+        shape, kind = tensor_shape(mask)
         with at:
-            bias = build.op(
-                "aten.where.Scalar",
-                [mask, build.float(0.0), build.float(_LOWEST)],
-                tensor_type(shape, element),
+            zero, one, lowest = build.float(0.0), build.float(1.0), build.float(_LOWEST)
+            if kind == "i1":
+                open_ = mask
+                full = tensor_type(shape, element)
+                bias = build.op("aten.where.Scalar", [mask, zero, lowest], full)
+            else:
+                open_ = build.op("aten.ge.Scalar", [mask, lowest], tensor_type(shape, "i1"))
+                bias = build.op("aten.clamp", [mask, lowest, build.none()], mask.type)
+            row = (*shape[:-1], 1)
+            anything = build.op(
+                "aten.any.dim", [open_, build.int(-1), build.bool(True)], tensor_type(row, "i1")
             )
-        biases.append((mask, bias))
-        return bias
+            allowed = build.op(
+                "aten.where.Scalar", [anything, one, zero], tensor_type(row, element)
+            )
+        masks.append((mask, (bias, allowed)))
+        return bias, allowed
 
     def _causal(self, build: TorchBuilder, rows: int, columns: int, element: str) -> Any:
         full = tensor_type((rows, columns), element)
@@ -153,3 +161,14 @@ class DecomposeAttention(Pattern):
         value = build.float(_LOWEST)
         ones = build.op("aten.full", [size, value, none, none, none, none], full)
         return build.op("aten.triu", [ones, build.int(1)], full)
+
+
+def _has_plain_batches(op: Any) -> bool:
+    """Whether queries and keys have the same batch, or differ in grouped heads alone."""
+    (*batch, _, _), _ = tensor_shape(op.operands[0])
+    (*keys, _, _), _ = tensor_shape(op.operands[1])
+    (*values, _, _), _ = tensor_shape(op.operands[2])
+    if keys != values:
+        return False
+    grouped = len(batch) == len(keys) == 2 and batch[0] == keys[0] and batch[1] % keys[1] == 0
+    return batch == keys or grouped

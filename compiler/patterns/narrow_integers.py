@@ -14,8 +14,9 @@ After::
 
 Law: arithmetic modulo 2^32 agrees with arithmetic modulo 2^64 wherever the true values fit in
 32 bits. Token ids, positions and offsets of a model do: vocabularies and lengths are far
-below 2^31. A constant outside the range is clamped to it: such constants are bounds of
-slices ("to the end"), never data. Inputs and outputs of the model are left as they are.
+below 2^31. A constant outside the range is clamped to it where it is only a bound (compared
+with, or one side of a minimum or maximum): every narrow value lies on the same side of both.
+Any other use of such a constant, and a shift by 32 or more, is refused.
 """
 
 from __future__ import annotations
@@ -25,12 +26,22 @@ from typing import Any
 import numpy as np
 from iree.compiler import ir
 
+from ...errors import UnsupportedError
 from ...targets import Target
+from ..locations import layer_of
 from .base import Pattern, PatternContext, Stage, walk
 
 __all__ = ["NarrowIntegers"]
 
 _LOW, _HIGH = -(2**31), 2**31 - 1
+_SHIFTS = ("arith.shli", "arith.shrsi", "arith.shrui")
+_COMPARISONS = (
+    "arith.cmpi",
+    "arith.maxsi",
+    "arith.maxui",
+    "arith.minsi",
+    "arith.minui",
+)
 # Casts that mean nothing once both sides are i32.
 _CASTS = ("arith.extsi", "arith.extui", "arith.trunci", "arith.bitcast", "tensor.bitcast")
 
@@ -62,7 +73,9 @@ def _narrow(op: Any) -> bool:
         changed |= _retype(result)
     # Other i64 attributes (predicates, offsets, sizes) are not values and keep their type.
     if changed and op.name == "arith.constant":
-        op.attributes["value"] = _narrow_constant(op.attributes["value"], op.results[0].type)
+        op.attributes["value"] = _narrow_constant(op)
+    if changed and op.name in _SHIFTS:
+        _check_shift(op)
     if op.name in _CASTS and op.operands[0].type == op.results[0].type:
         op.results[0].replace_all_uses_with(op.operands[0])
         op.erase()
@@ -90,9 +103,42 @@ def _narrowed(type_: ir.Type) -> ir.Type | None:
     return None
 
 
-def _narrow_constant(attribute: ir.Attribute, type_: ir.Type) -> ir.Attribute:
+def _narrow_constant(op: Any) -> ir.Attribute:
+    attribute, type_ = op.attributes["value"], op.results[0].type
     if isinstance(attribute, ir.IntegerAttr):
-        return ir.IntegerAttr.get(type_, min(max(attribute.value, _LOW), _HIGH))
-    values = np.clip(np.array(attribute, dtype=np.int64), _LOW, _HIGH).astype(np.int32)
+        values = np.array(attribute.value, dtype=np.int64)
+    else:
+        values = np.array(attribute, dtype=np.int64)
+    inside = np.clip(values, _LOW, _HIGH)
+    if (inside != values).any() and not _is_bound(op.results[0]):
+        raise UnsupportedError(
+            f"arith.constant in {_place(op)} holds {int(values[inside != values].flat[0])}, which "
+            "needs 64-bit integers, and the target has none."
+        )
+    if isinstance(attribute, ir.IntegerAttr):
+        return ir.IntegerAttr.get(type_, int(inside))
     shape = ir.RankedTensorType(type_).shape
-    return ir.DenseElementsAttr.get(np.ascontiguousarray(values.reshape(shape)), type=type_)
+    narrow = np.ascontiguousarray(inside.astype(np.int32).reshape(shape))
+    return ir.DenseElementsAttr.get(narrow, type=type_)
+
+
+def _is_bound(value: Any) -> bool:
+    """Whether every use only compares the value with others."""
+    users = [use.owner.operation for use in value.uses]
+    return all(user.name in _COMPARISONS for user in users)
+
+
+def _check_shift(op: Any) -> None:
+    amount = op.operands[1].owner
+    if isinstance(amount, ir.Block) or amount.operation.name != "arith.constant":
+        return
+    value = amount.operation.attributes["value"]
+    if isinstance(value, ir.IntegerAttr) and value.value >= 32:
+        raise UnsupportedError(
+            f"{op.name} in {_place(op)} shifts by {value.value}, which needs 64-bit integers, "
+            "and the target has none."
+        )
+
+
+def _place(op: Any) -> str:
+    return f"layer {layer_of(str(op.location))}"

@@ -50,32 +50,43 @@ class SplitHeads(Pattern):
 def _equal_parts(linear: Any) -> list[tuple[Any, Any]]:
     """(slice, permute) of each part, in order; empty where the pattern does not apply."""
     result = linear.results[0]
-    if len(tensor_shape(result)[0]) != 3:
+    shape = tensor_shape(result)[0]
+    users = [use.owner.operation for use in result.uses]
+    if len(shape) != 3 or len(users) < 2 or shape[-1] % len(users):
         return []
-    found: list[tuple[int, Any, Any]] = []
-    for use in result.uses:
-        piece = use.owner.operation
-        permute = _head_split(piece)
-        if permute is None:
+    width = shape[-1] // len(users)
+    found: dict[int, tuple[Any, Any]] = {}
+    for piece in users:
+        start = _start_of_slice(piece, width)
+        permute = None if start is None else _head_split(piece)
+        if start is None or permute is None:
             return []
-        found.append((int(constant_of(piece.operands[2]) or 0), piece, permute))
-    found.sort(key=lambda item: item[0])
-    shapes = {tensor_shape(permute.results[0]) for _, _, permute in found}
-    width = tensor_shape(result)[0][-1]
-    even = all(start == index * width // len(found) for index, (start, _, _) in enumerate(found))
-    if len(found) < 2 or len(shapes) != 1 or not even:
+        found[start] = (piece, permute)
+    # Every part once, without gaps: together they are the whole.
+    if sorted(found) != [index * width for index in range(len(users))]:
         return []
-    return [(piece, permute) for _, piece, permute in found]
+    if len({tensor_shape(permute.results[0]) for _, permute in found.values()}) != 1:
+        return []
+    return [found[start] for start in sorted(found)]
+
+
+def _start_of_slice(piece: Any, width: int) -> int | None:
+    """Where a slice of ``width`` along the last of three dimensions starts; else None."""
+    if piece.name != "torch.aten.slice.Tensor":
+        return None
+    dim, start, end, step = (constant_of(value) for value in piece.operands[1:5])
+    if dim not in (-1, 2) or step != 1 or not isinstance(start, int):
+        return None
+    return start if end == start + width else None
 
 
 def _head_split(piece: Any) -> Any:
-    """The permute [0,2,1,3] behind ``piece`` -> view [B,S,H,D], where each has one use."""
-    if piece.name != "torch.aten.slice.Tensor" or constant_of(piece.operands[1]) not in (-1, 2):
-        return None
+    """The permute [0,2,1,3] behind ``piece`` [B,S,W] -> view [B,S,H,D], each with one use."""
     view = _only_user(piece)
     if view is None or view.name not in ("torch.aten.view", "torch.aten.reshape"):
         return None
-    if len(tensor_shape(view.results[0])[0]) != 4:
+    before, after = tensor_shape(piece.results[0])[0], tensor_shape(view.results[0])[0]
+    if len(after) != 4 or after[:2] != before[:2]:
         return None
     permute = _only_user(view)
     if permute is None:

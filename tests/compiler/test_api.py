@@ -10,14 +10,16 @@ import pytest
 import torch
 
 import canao
+from canao import targets
 from canao.compiler import api
 from canao.compiler.api import compile_model
+from canao.compiler.patterns.registry import pipeline
 from canao.errors import InputError, NumericsError, UnsupportedError
 from canao.targets import Target
 
 from . import families
 
-ALL_RUNNABLE = ("host", "arm64", "vulkan-llvmpipe")
+ALL_RUNNABLE = ("host", "arm64", "arm64-i8mm", "vulkan-llvmpipe")
 
 
 class Mixed(torch.nn.Module):
@@ -139,6 +141,73 @@ def test_a_model_that_gives_nan_is_refused_before_compiling(tmp_path: Path) -> N
         module.encoder.layer[0].output.dense.bias[3] = float("nan")
     with pytest.raises(InputError, match="NaN or infinity"):
         compile_model(module, seq_len=8, output=tmp_path / "b")
+
+
+class Nested(torch.nn.Module):
+    """Outputs inside outputs."""
+
+    def forward(self, x: torch.Tensor) -> tuple[object, ...]:
+        return x * 2, (x + 1, {"deep": x + 2}), None
+
+
+def test_nested_outputs_are_all_there(tmp_path: Path) -> None:
+    bundle = compile_model(Nested(), example_inputs=[torch.ones(2)], output=tmp_path / "b").bundle
+    with canao.load(bundle) as session:
+        found = session(x=np.array([1.0, 2.0], dtype=np.float32))
+    assert {name: array.tolist() for name, array in found.items()} == {
+        "output_0": [2, 4],
+        "output_1_0": [2, 3],
+        "output_1_1_deep": [3, 4],
+    }
+
+
+class Awkward(torch.nn.Module):
+    """A parameter called like a function, equal bytes of different shapes, a logarithm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.main = torch.nn.Parameter(torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        row = torch.tensor([1.0, 2.0, 3.0, 4.0])
+        square = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        return x.log() * self.main + row + square.sum()
+
+
+def test_awkward_names_and_constants(tmp_path: Path) -> None:
+    example = torch.full((1, 4), 0.01)
+    report = compile_model(Awkward(), example_inputs=[example], output=tmp_path / "b")
+    assert report.numerics["host"] is not None
+
+
+class Counts(torch.nn.Module):
+    """State that changes from call to call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x + self.calls
+
+
+def test_state_that_changes_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="'calls'"):
+        compile_model(Counts(), example_inputs=[torch.ones(2)], output=tmp_path / "b")
+
+
+@pytest.mark.parametrize("target", ["host", "vulkan-llvmpipe", "vulkan-adreno"])
+def test_every_pattern_may_be_dropped_that_says_so(target: str, tmp_path: Path) -> None:
+    chosen = pipeline(targets.get(target))
+    free = [p.name for stage in chosen.values() for p in stage if not p.required]
+    assert len(free) >= 3
+    for name in free:
+        report = compile_model(
+            families.build("BERT"), target=target, seq_len=8, drop_patterns=[name],
+            isolated=False, output=tmp_path / "b",
+        )  # fmt: skip
+        assert name not in report.patterns
 
 
 class Branches(torch.nn.Module):

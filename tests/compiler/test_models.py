@@ -98,6 +98,18 @@ def test_wrong_models_get_one_sentence(case: str, tmp_path: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_a_head_that_was_never_trained_is_refused(tmp_path: Path) -> None:
+    families.build("BERT").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"qa_outputs.* is missing"):
+        load_model(tmp_path, head="question-answering")
+
+
+def test_an_encoder_saved_without_a_pooler_is_loaded_without_one(directory: Path) -> None:
+    source = load_model(directory, head="base")
+    assert source.has_trained_weights
+    assert source.module.pooler is None
+
+
 def test_an_unknown_head_names_the_known_ones(directory: Path) -> None:
     with pytest.raises(InputError) as raised:
         load_model(directory, head="poetry")
