@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import signal
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -65,16 +65,30 @@ def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pid_in(path: Path) -> int:
-    while not path.exists():
-        time.sleep(0.05)
+    wait_until(path.exists)
     return int(path.read_text())
 
 
 def wait_for_end(pid: int) -> None:
     """Return once the process is gone, or is a zombie that nobody collects."""
-    with contextlib.suppress(OSError):
-        while Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX":
-            time.sleep(0.05)
+
+    def ended() -> bool:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            return True
+        return state in "ZX"
+
+    wait_until(ended)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Fail where it never comes true; the bound is far beyond what any machine needs."""
+    for _ in range(2400):
+        if condition():
+            return
+        time.sleep(0.05)
+    pytest.fail("what was waited for never came")
 
 
 @pytest.fixture(scope="module")
@@ -230,8 +244,8 @@ def test_no_compiler_outlives_the_process_that_asked(
     )
     pid = pid_in(tmp_path / "pid")
     asking.send_signal(number)
-    asking.communicate()
     wait_for_end(pid)
+    asking.communicate()
     assert asking.returncode == -number
     assert not (tmp_path / "bundle").exists()
 
