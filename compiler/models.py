@@ -45,6 +45,8 @@ class SourceModel:
     pad_id: int = 0
     max_length: int | None = None
     has_trained_weights: bool = True
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """Inputs that index a table, and the table's length."""
 
     def tokenizer_json(self) -> bytes | None:
         """The fast tokenizer's file, or None where the model directory has none."""
@@ -152,6 +154,10 @@ def _describe(
         pad_id=pad if isinstance(pad, int) and 0 <= pad < config.vocab_size else 0,
         max_length=_max_length(config),
         has_trained_weights=trained,
+        limits={
+            "input_ids": config.vocab_size,
+            "token_type_ids": getattr(config, "type_vocab_size", 0) or 1,
+        },
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -75,7 +76,7 @@ class CompileOptions:
         for one in chosen:
             pipeline(one, fusion=fusion, drop=drop_patterns)
         for name, limit in (("timeout", timeout), ("memory_limit", memory_limit)):
-            if limit is not None and limit <= 0:
+            if limit is not None and not (math.isfinite(limit) and limit > 0):
                 raise InputError(f"{name} must be positive, not {limit!r}.")
         return cls(
             targets=chosen,

@@ -62,6 +62,8 @@ def get(name: str) -> Device:
     The device need not be available: its ``info()`` tells. Raises InputError, naming the known
     devices, if there is none of that name or the address is not one it takes.
     """
+    if not isinstance(name, str):
+        raise InputError(f"a device is named by a string, not {type(name).__name__}")
     _load_entry_points()
     kind, _, address = name.partition(":")
     with _lock:

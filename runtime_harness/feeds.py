@@ -141,8 +141,9 @@ def _check_values(
             raise InputError(
                 f"the input {spec.name!r} must be {spec.dtype}, not {array.dtype}: convert it"
             )
-    if spec.name == TOKEN_IDS and vocab_size is not None:
-        _check_range(spec.name, array, 0, vocab_size)
+    limit = vocab_size if spec.name == TOKEN_IDS and spec.limit is None else spec.limit
+    if limit is not None:
+        _check_range(spec.name, array, 0, limit)
     return array
 
 

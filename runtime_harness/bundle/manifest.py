@@ -40,16 +40,23 @@ class TensorSpec:
     """One input or output: its name, NumPy dtype name and shape.
 
     A dimension is a positive number or a word: ``"batch"``, ``"seq"``. An output's axis
-    ``"seq"`` is cut to the positions that the input really has.
+    ``"seq"`` is cut to the positions that the input really has. ``limit`` bounds an integer
+    input that indexes a table: its values are at least 0 and below it.
     """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+    limit: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as JSON values."""
-        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "limit": self.limit,
+        }
 
     @classmethod
     def from_json(cls, value: object, where: str = "tensor") -> TensorSpec:
@@ -61,7 +68,10 @@ class TensorSpec:
             lambda item: isinstance(item, list) and all(map(_is_dimension, item)),
         )
         spec = cls(
-            name=taken.text("name"), dtype=taken.text("dtype", choices=DTYPES), shape=tuple(shape)
+            name=taken.text("name"),
+            dtype=taken.text("dtype", choices=DTYPES),
+            shape=tuple(shape),
+            limit=taken.optional_integer("limit", minimum=1),
         )
         taken.done()
         return spec

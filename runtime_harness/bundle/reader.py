@@ -55,6 +55,8 @@ class Bundle:
         incomplete, has files its manifest does not list, or is built to do harm.
         """
         # Not resolved: the record of numerics lies beside the name that the user gave.
+        if not isinstance(path, (str, os.PathLike)):
+            raise InputError(f"a bundle is named by a path, not {type(path).__name__}")
         place = Path(os.path.abspath(path))
         try:
             if not place.exists():

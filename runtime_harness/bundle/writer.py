@@ -30,6 +30,8 @@ def check_destination(path: str | os.PathLike[str]) -> None:
 
     A directory is replaced only if it is empty or a bundle with no other files in it.
     """
+    if not os.fspath(path):
+        raise InputError("the place for the bundle is empty: name a directory or a .canao file")
     if "\0" in os.fspath(path):
         raise InputError("a path cannot hold a null character")
     place = Path(os.path.realpath(path))

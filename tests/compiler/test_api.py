@@ -100,6 +100,13 @@ def test_a_batch_serves_any_number_of_rows(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_ids_beyond_a_table_are_refused(sample_bundle: Path) -> None:
+    with canao.load(sample_bundle) as session:
+        for given in ({"input_ids": [[5, 99]]}, {"token_type_ids": [[0, 2]]}):
+            with pytest.raises(InputError, match="range"):
+                session(**{"input_ids": [[5, 6]], **given})
+
+
 def test_in_process_gives_the_same_bundle(tmp_path: Path, monkeypatch: Any) -> None:
     built = []
     for isolated in (True, False):

@@ -47,6 +47,7 @@ def test_lengths_ascend_without_repeats(lengths: list[int]) -> None:
         ({"fusion": "cold"}, "stock"),
         ({"drop_patterns": ["canao.no"]}, "canao.fuse_qkv"),
         ({"timeout": 0}, "timeout"),
+        ({"timeout": float("nan")}, "timeout"),
         ({"memory_limit": -1}, "memory_limit"),
     ],
 )
