@@ -242,10 +242,18 @@ def test_no_compiler_outlives_the_process_that_asked(
     asking = subprocess.Popen(
         [sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE
     )
-    pid = pid_in(tmp_path / "pid")
-    asking.send_signal(number)
-    wait_for_end(pid)
-    asking.communicate()
+    pid = None
+    try:
+        pid = pid_in(tmp_path / "pid")
+        asking.send_signal(number)
+        wait_for_end(pid)
+    except BaseException:
+        asking.kill()
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        raise
+    finally:
+        asking.communicate()
     assert asking.returncode == -number
     assert not (tmp_path / "bundle").exists()
 
