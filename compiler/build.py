@@ -222,6 +222,7 @@ def _specs(
             name=name,
             dtype=str(array.dtype),
             shape=("batch", "seq") if source.tokens else tuple(array.shape),
+            limit=source.limits.get(name),
         )
         for name, array in first_in.items()
     )

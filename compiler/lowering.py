@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CanaoError, CompileError, InputError, UnsupportedError
 from ..targets import Target
+from .locations import layer_of
 
 if TYPE_CHECKING:
     from .iree_session import PipelineError
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LoweringRequest", "LoweringResult", "lower", "one_line"]
 
-_LAYER = re.compile(r'"([\w.\[\]-]+)":\d+')
 _SNIPPET = 220
 _LONGEST = 600
 
@@ -252,21 +252,8 @@ def _executed_dispatches(module: Any) -> tuple[tuple[str, str], ...]:
         for op in walk(function.operation):
             if op.name == "stream.cmd.dispatch":
                 entry = str(op.attributes["entry_points"]).strip("[]").split("::")[-1]
-                calls.append((entry.strip('@"'), _layer(str(op.location))))
+                calls.append((entry.strip('@"'), layer_of(str(op.location))))
     return tuple(calls)
-
-
-def _layer(location: str) -> str:
-    """The module path of a location; the common parent where several layers were fused."""
-    paths = sorted(set(_LAYER.findall(location)))
-    if len(paths) < 2:
-        return paths[0] if paths else "model"
-    shared = []
-    for words in zip(*(path.split(".") for path in paths), strict=False):
-        if len(set(words)) > 1:
-            break
-        shared.append(words[0])
-    return ".".join(shared) or paths[0]
 
 
 def _explain(failure: PipelineError, target: Target) -> CompileError | UnsupportedError:
@@ -274,7 +261,7 @@ def _explain(failure: PipelineError, target: Target) -> CompileError | Unsupport
     if not failure.diagnostics:
         return CompileError(f"{failure} for {target.name}, and gave no reason.")
     first = failure.diagnostics[0]
-    layer = _layer(first.location)
+    layer = layer_of(first.location)
     quoted = re.search(r"'([\w.$-]+)' op|operation '([\w.$-]+)'|([\w]+\.[\w.]+)", first.message)
     op = next((group for group in quoted.groups() if group), "an op") if quoted else "an op"
     if op == "torch.operator":  # the importer's word for an op that has no class of its own

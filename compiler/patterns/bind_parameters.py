@@ -41,7 +41,7 @@ class BindParameters(Pattern):
         """Bind every placeholder; the same name is bound to one global."""
         bound: set[str] = set()
         for op in operations(module, "torch.operator"):
-            name = parameter_name(op.results[0])
+            name = parameter_name(op.results[0]) if len(op.results) else None
             if name is None:
                 continue
             if not list(op.results[0].uses):  # another pattern has replaced it
