@@ -14,7 +14,8 @@ auto's matrix-product path without patterns and with IREE's own fusion off where
 _DATA_TILING = "--iree-opt-data-tiling"
 NO_DATA_TILING = "--iree-opt-data-tiling=false"
 _NO_AGGRESSIVE = "--iree-dispatch-creation-enable-aggressive-fusion=false"
-# IREE's attention loop has no form on Vulkan; its own passes can take it apart.
+# IREE's attention loop has no form on Vulkan and is slow on a CPU; its own passes can take it
+# apart. They do nothing where a pattern of ours has left no attention.
 _DECOMPOSE_ATTENTION = (
     "--iree-preprocessing-pass-pipeline=builtin.module(util.func("
     "iree-linalg-ext-convert-attention-to-online-attention,iree-linalg-ext-decompose-attention))"
@@ -49,6 +50,7 @@ def _cpu_flags(target: Target) -> tuple[str, ...]:
         "--iree-hal-target-device=local",
         "--iree-hal-local-target-device-backends=llvm-cpu",
         _DATA_TILING,
+        _DECOMPOSE_ATTENTION,
     ]
     if target.triple:
         flags.append(f"--iree-llvmcpu-target-triple={target.triple}")
@@ -64,6 +66,5 @@ def _vulkan_flags(target: Target) -> tuple[str, ...]:
     return (
         "--iree-hal-target-device=vulkan",
         f"--iree-vulkan-target={target.gpu}",
-        # Does nothing where a pattern of ours has left no attention to take apart.
         _DECOMPOSE_ATTENTION,
     )

@@ -145,9 +145,12 @@ class DecomposeAttention(Pattern):
                 open_ = build.op("aten.ge.Scalar", [mask, lowest], tensor_type(shape, "i1"))
                 bias = build.op("aten.clamp", [mask, lowest, build.none()], mask.type)
             row = (*shape[:-1], 1)
-            anything = build.op(
-                "aten.any.dim", [open_, build.int(-1), build.bool(True)], tensor_type(row, "i1")
+            floor = build.op(
+                "aten.amax",
+                [bias, build.ints((-1,)), build.bool(True)],
+                tensor_type(row, element),
             )
+            anything = build.op("aten.gt.Scalar", [floor, lowest], tensor_type(row, "i1"))
             allowed = build.op(
                 "aten.where.Scalar", [anything, one, zero], tensor_type(row, element)
             )
