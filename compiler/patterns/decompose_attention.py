@@ -138,19 +138,19 @@ class DecomposeAttention(Pattern):
         with at:
             zero, one, lowest = build.float(0.0), build.float(1.0), build.float(_LOWEST)
             if kind == "i1":
-                open_ = mask
                 full = tensor_type(shape, element)
                 bias = build.op("aten.where.Scalar", [mask, zero, lowest], full)
             else:
-                open_ = build.op("aten.ge.Scalar", [mask, lowest], tensor_type(shape, "i1"))
                 bias = build.op("aten.clamp", [mask, lowest, build.none()], mask.type)
             row = (*shape[:-1], 1)
             floor = build.op(
                 "aten.amax",
-                [bias, build.ints((-1,)), build.bool(True)],
+                [bias if kind == "i1" else mask, build.ints((-1,)), build.bool(True)],
                 tensor_type(row, element),
             )
-            anything = build.op("aten.gt.Scalar", [floor, lowest], tensor_type(row, "i1"))
+            # A float mask forbids with -inf alone: its lowest finite number still allows.
+            relation = "aten.gt.Scalar" if kind == "i1" else "aten.ge.Scalar"
+            anything = build.op(relation, [floor, lowest], tensor_type(row, "i1"))
             allowed = build.op(
                 "aten.where.Scalar", [anything, one, zero], tensor_type(row, element)
             )

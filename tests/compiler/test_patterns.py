@@ -241,6 +241,7 @@ def _closed(mask: torch.Tensor, value: Any) -> torch.Tensor:
         ({}, [*_qkv(), torch.randn(2, 1, 6, 9)]),
         ({}, [*_qkv(), _closed(torch.rand(2, 1, 6, 9) > 0.3, False)]),
         ({}, [*_qkv(), _closed(torch.randn(2, 1, 6, 9), -torch.inf)]),
+        ({}, [*_qkv(), _closed(torch.zeros(2, 1, 6, 9), torch.finfo(torch.float32).min)]),
         ({}, [tensor[0] for tensor in _qkv()]),
     ],
     ids=[
@@ -252,6 +253,7 @@ def _closed(mask: torch.Tensor, value: Any) -> torch.Tensor:
         "float mask",
         "closed row of bools",
         "closed row of floats",
+        "row of lowest floats",
         "three dimensions",
     ],
 )
