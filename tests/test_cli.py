@@ -200,6 +200,8 @@ def test_interrupting_leaves_nothing_half_written(model_directory: Path, tmp_pat
          "--seq-len", "8,16,24,32", "-o", str(folder / "bundle")],
         stderr=subprocess.PIPE, text=True,
         env={**os.environ, "CANAO_CACHE_DIR": str(tmp_path / "c")},
+        # A test run in the background ignores SIGINT, and its children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not (tmp_path / "c" / "modules").exists() and time.monotonic() < deadline:

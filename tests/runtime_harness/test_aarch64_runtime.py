@@ -149,7 +149,7 @@ def test_a_cache_that_cannot_be_written(
     monkeypatch.setenv("CANAO_CACHE_DIR", str(tmp_path / "file" / "cache"))
     pip(*whole())
     assert find() is None
-    with pytest.raises(CanaoError, match="cannot be unpacked"):
+    with pytest.raises(CanaoError, match="cannot be written"):
         ensure()
 
 
