@@ -17,7 +17,7 @@ import zipfile
 from importlib import metadata
 from pathlib import Path
 
-from ..errors import CanaoError, MissingDeviceError
+from ..errors import CanaoError, InputError, MissingDeviceError
 from ..paths import cache_dir
 
 __all__ = ["ensure", "find", "main"]
@@ -36,7 +36,7 @@ def find() -> Path | None:
         return None
     try:
         tools = _home(version) / _TOOLS
-    except OSError:  # no cache can be had
+    except InputError:  # no cache can be had
         return None
     return tools if _is_complete(tools) else None
 
