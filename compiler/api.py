@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import tempfile
 import time
@@ -190,11 +188,8 @@ def _source(model: Any, head: str | None, example_inputs: Any, name: str | None)
 
 
 def _default_output(staged: Bundle) -> Path:
-    digest = hashlib.sha256(
-        json.dumps(staged.manifest.to_json(), sort_keys=True).encode()
-    ).hexdigest()
     name = str(staged.manifest.model["name"]).replace(os.sep, "-")
-    return cache_dir("bundles") / f"{name}-{digest[:16]}"
+    return cache_dir("bundles") / f"{name}-{staged.digest[:16]}"
 
 
 def _bundle_bytes(bundle: Bundle) -> int:
