@@ -1,0 +1,1 @@
+"""Kernels of our own: products, attention, normalization and quantisation written in MLIR."""

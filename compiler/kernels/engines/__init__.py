@@ -1,0 +1,1 @@
+"""Engines: the ways a core multiplies, one instruction set a file."""

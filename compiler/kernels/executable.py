@@ -1,0 +1,92 @@
+"""A kernel as the compiler takes it: one `hal.executable.source` and the call of it.
+
+Before: a body written with an `Emitter`. After: a module-level executable whose export is
+called by ``flow.dispatch @name::@entry(...)``, with one binding for each input and output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from .emitter import Buffer, Emitter, Value
+
+__all__ = ["Body", "Kernel", "Operand"]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor that a kernel reads or writes; ``element`` as MLIR spells it."""
+
+    name: str
+    shape: tuple[int, ...]
+    element: str
+
+    @property
+    def tensor(self) -> str:
+        """The tensor type that the call passes."""
+        return f"tensor<{'x'.join(map(str, (*self.shape, self.element)))}>"
+
+
+# Gets the emitter, the buffers by operand name, and the index of the work-group.
+Body = Callable[[Emitter, dict[str, Buffer], Value], None]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A function of static shapes. ``name`` tells all that its text depends on.
+
+    ``workgroups`` run in any order and at once; the body gets the number of each.
+    """
+
+    name: str
+    inputs: tuple[Operand, ...]
+    outputs: tuple[Operand, ...]
+    workgroups: int
+    body: Body = field(repr=False, compare=False)
+
+    @property
+    def entry(self) -> str:
+        """The export's name: it must differ across executables."""
+        return f"run_{self.name}"
+
+    def declaration(self) -> str:
+        """The executable, for the top of a module."""
+        operands = (*self.inputs, *self.outputs)
+        binding = "#hal.pipeline.binding<storage_buffer"
+        bindings = [f"{binding}, ReadOnly>"] * len(self.inputs) + [f"{binding}>"] * len(self.outputs)
+        layout = f"#hal.pipeline.layout<bindings = [{', '.join(bindings)}]>"
+        emitter = Emitter()
+        buffers: dict[str, Buffer] = {}
+        zero = emitter.index(0)
+        for position, operand in enumerate(operands):
+            buffer = Buffer(f"%{operand.name}", operand.shape, operand.element)
+            flags = " flags(ReadOnly)" if position < len(self.inputs) else ""
+            emitter.raw(
+                f"{buffer} = hal.interface.binding.subspan layout({layout}) binding({position}) "
+                f"alignment(64) offset({zero}){flags} : {buffer.type}"
+            )
+            buffers[operand.name] = buffer
+        group = emitter.op("hal.interface.workgroup.id[0] : index", "index")
+        self.body(emitter, buffers, group)
+        return (
+            f"hal.executable.source private @{self.name} {{\n"
+            f"hal.executable.export public @{self.entry} ordinal(0) layout({layout}) "
+            "count(%device: !hal.device) -> (index, index, index) {\n"
+            f"%x = arith.constant {self.workgroups} : index\n"
+            "%one = arith.constant 1 : index\n"
+            "hal.return %x, %one, %one : index, index, index\n}\n"
+            "builtin.module {\n"
+            f"func.func @{self.entry}() {{\n{emitter.text()}\nreturn\n}}\n}}\n}}\n"
+        )
+
+    def call(self, arguments: Sequence[str]) -> str:
+        """The right-hand side of the call, for tests and tools that write modules as text."""
+        types = ", ".join(o.tensor for o in self.inputs)
+        results = ", ".join(o.tensor for o in self.outputs)
+        if len(self.outputs) > 1:
+            results = f"({results})"
+        return (
+            f"flow.dispatch @{self.name}::@{self.entry}({', '.join(arguments)}) "
+            f": ({types}) -> {results}"
+        )
