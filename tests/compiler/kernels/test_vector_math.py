@@ -1,0 +1,134 @@
+"""The functions on vectors against float64, over every kind of number."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from canao import targets
+from canao.compiler.kernels import vector_math as vm
+from canao.compiler.kernels.emitter import Buffer, Emitter, Value
+from canao.compiler.kernels.executable import Kernel, Operand
+from canao.compiler.kernels.trial import build, program
+
+from .support import load_kernel
+
+COUNT = 4096
+FUNCTIONS = {
+    "exp": vm.exp,
+    "gelu": vm.gelu,
+    "gelu_fast": functools.partial(vm.gelu, accuracy="fast"),
+    "gelu_tanh": vm.gelu_tanh,
+    "gelu_tanh_fast": functools.partial(vm.gelu_tanh, accuracy="fast"),
+    "silu": vm.silu,
+    "relu": vm.relu,
+    "tanh": vm.tanh,
+}
+REFERENCES = {
+    "exp": vm.exp_reference,
+    "gelu": vm.gelu_reference,
+    "gelu_fast": vm.gelu_reference,
+    "gelu_tanh": vm.gelu_tanh_reference,
+    "gelu_tanh_fast": vm.gelu_tanh_reference,
+    "silu": vm.silu_reference,
+    "relu": vm.relu_reference,
+    "tanh": vm.tanh_reference,
+}
+# Relative to the true value; the rest is absolute, times the larger of 1 and |x|.
+RELATIVE = {"exp": 2e-7, "silu": 4e-7, "relu": 0.0, "tanh": 4e-7}
+ABSOLUTE = {"gelu": 2.5e-7, "gelu_fast": 1.4e-4, "gelu_tanh": 2.5e-7, "gelu_tanh_fast": 1.4e-4}
+ALMOST_ZERO = 1e-37
+
+
+def all_functions(lanes: int, count: int = COUNT) -> Kernel:
+    """One output row for each function."""
+
+    def body(e: Emitter, buffers: dict[str, Buffer], group: Value) -> None:
+        with e.loop(0, count, lanes) as loop:
+            x = e.load_vector(buffers["X"], [loop.index], lanes)
+            for row, function in enumerate(FUNCTIONS.values()):
+                e.store_vector(function(e, x), buffers["Y"], [row, loop.index])
+
+    inputs = (Operand("X", (count,), "f32"),)
+    outputs = (Operand("Y", (len(FUNCTIONS), count), "f32"),)
+    return Kernel(f"functions_{lanes}x{count}", inputs, outputs, 1, body)
+
+
+@functools.cache
+def compiled(lanes: int) -> Any:
+    return load_kernel(all_functions(lanes))
+
+
+def evaluate(x: np.ndarray[Any, Any], lanes: int = 16) -> dict[str, np.ndarray[Any, Any]]:
+    padded = np.zeros(COUNT, np.float32)
+    padded[: x.size] = x
+    (found,) = compiled(lanes)([padded])
+    return {name: found[row, : x.size] for row, name in enumerate(FUNCTIONS)}
+
+
+def check(x: np.ndarray[Any, Any], lanes: int = 16) -> None:
+    for name, found in evaluate(x, lanes).items():
+        expected = REFERENCES[name](x)
+        if name in RELATIVE:
+            bound = np.abs(expected) * RELATIVE[name] + ALMOST_ZERO
+        else:
+            bound = ABSOLUTE[name] * np.maximum(1.0, np.abs(x.astype(np.float64)))
+        wrong = np.abs(found.astype(np.float64) - expected) > bound
+        assert not wrong.any(), (name, x[wrong][:5], found[wrong][:5], expected[wrong][:5])
+
+
+@given(
+    arrays(
+        np.float32,
+        st.integers(1, 64),
+        elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
+    )
+)
+def test_any_finite_number(x: np.ndarray[Any, Any]) -> None:
+    check(x)
+
+
+@given(st.integers(0, 2**31), st.sampled_from([0.01, 1.0, 4.0, 30.0, 120.0]))
+def test_numbers_of_a_size(seed: int, size: float) -> None:
+    check(np.random.default_rng(seed).uniform(-size, size, COUNT).astype(np.float32))
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 8])
+def test_any_number_of_lanes(lanes: int) -> None:
+    check(np.linspace(-20.0, 20.0, COUNT, dtype=np.float32), lanes)
+
+
+def test_special_numbers() -> None:
+    found = evaluate(np.array([np.inf, -np.inf, np.nan, 0.0, -0.0], np.float32))
+    for name, (high, low, nan, zero, negative_zero) in found.items():
+        assert np.isnan(nan), name
+        if name == "exp":
+            assert high > 2.3e38
+            assert 0.0 <= low < 2e-38
+            assert zero == negative_zero == 1.0
+            continue
+        assert high == pytest.approx(1.0 if name == "tanh" else np.inf), name
+        assert abs(low) < (1.1 if name == "tanh" else 2e-4), name
+        assert abs(zero) < 1e-7, name
+        assert abs(negative_zero) < 1e-7, name
+
+
+def test_tanh_stays_within_one() -> None:
+    found = evaluate(np.linspace(-12.0, 12.0, COUNT, dtype=np.float32))["tanh"]
+    assert np.abs(found).max() <= 1.0
+
+
+def test_compiles_for_arm(tmp_path: Path) -> None:
+    build(program(all_functions(4)), targets.get("arm64"), tmp_path / "kernel.vmfb")
+
+
+def test_refuses_what_is_not_f32() -> None:
+    with pytest.raises(ValueError, match="f32"):
+        vm.exp(Emitter(), Value("%x", "vector<4xi32>"))
