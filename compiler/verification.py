@@ -9,6 +9,7 @@ from ..runtime_harness import devices
 from ..runtime_harness.bundle import Bundle, Numerics
 from ..runtime_harness.device import Device
 from ..runtime_harness.reference import load_reference
+from ..runtime_harness.refusals import ModuleRefusedError
 from ..runtime_harness.verify import check_numerics
 from ..targets import Target
 
@@ -48,10 +49,17 @@ def _device_for(bundle: Bundle, target: Target) -> tuple[Device | None, str]:
         try:
             device.check(bundle, bundle.module(target.name))
         except InputError as error:
-            why = str(error) if index == 0 else why
+            why = _reason(error) if index == 0 else why
         else:
             return device, ""
     return None, why
+
+
+def _reason(error: InputError) -> str:
+    """Why a device refuses; what to do instead is no advice to who just compiled for it."""
+    if isinstance(error, ModuleRefusedError):
+        return f"it is {error.objection.reason}"
+    return str(error)
 
 
 def _check(bundle: Bundle, target: Target, device: Device) -> Numerics:

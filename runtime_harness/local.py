@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingDeviceError
-from ..targets import get, machine_arch, missing_features, names
+from ..targets import machine_arch, missing_features
 from .device import MAX_THREADS, DeviceInfo, check_threads, check_timeout
+from .probed_device import runtime_absence
+from .refusals import Absence, Needs, Objection
 from .selection import choose_target
 from .tool_device import ToolDevice
 from .toolchain import Toolchain
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalDevice"]
 
+_REMEDY = "compile the model for the target 'host' on this machine"
+
 
 class LocalDevice(ToolDevice):
     """This machine's CPU.
@@ -28,50 +31,38 @@ class LocalDevice(ToolDevice):
     name = "local"
     max_threads = MAX_THREADS
 
-    def info(self) -> DeviceInfo:
+    def absence(self) -> Absence | None:
+        """Return what is missing if IREE's runtime is not installed."""
+        return runtime_absence()
+
+    def about(self) -> DeviceInfo:
         """Return what is known of this machine's CPU."""
         from .environment import cpu_count, cpu_model
 
-        try:
-            tool_directory()
-        except MissingDeviceError:
-            present = False
-        else:
-            present = True
-        fitting = [
-            name
-            for name in names()
-            for target in [get(name)]
-            if target.kind == "cpu" and not missing_features(target.features, target.arch)
-        ]
         return DeviceInfo(
             name=self.name,
-            available=present,
+            available=True,
             emulated=False,
             description=f"this machine's CPU: {cpu_model()}",
-            missing="" if present else "IREE's runtime is not installed.",
-            remedy="" if present else "Install it: pip install iree-base-runtime.",
-            targets=tuple(fitting),
             details={"arch": machine_arch(), "cpus": cpu_count()},
         )
 
-    def check(self, bundle: Bundle, module: ModuleEntry) -> None:
-        """Raise MissingDeviceError if this CPU cannot run the module."""
-        tool_directory()
-        what = f"{module.file} of {bundle.path}"
-        if module.kind != "cpu":
-            raise MissingDeviceError(f"{what} is for a GPU ({module.target}), not for a CPU")
-        if module.arch != machine_arch():
-            raise MissingDeviceError(
-                f"{what} is for {module.arch} CPUs, but this machine is {machine_arch()}: "
-                "compile the model for the target 'host'"
+    def objection(self, needs: Needs) -> Objection | None:
+        """Return what this CPU is or has not."""
+        if needs.kind != "cpu":
+            return Objection(reason="for a GPU, not for a CPU", remedy=_REMEDY)
+        if needs.arch != machine_arch():
+            return Objection(
+                reason=f"for {needs.arch} CPUs, but this machine is {machine_arch()}",
+                remedy=_REMEDY,
             )
-        lacking = missing_features(module.features, module.arch)
+        lacking = missing_features(needs.features, needs.arch)
         if lacking:
-            raise MissingDeviceError(
-                f"{what} needs CPU features that this machine lacks ({', '.join(lacking)}): "
-                "compile the model for the target 'host' on this machine"
+            return Objection(
+                reason=f"for CPUs with features that this machine lacks ({', '.join(lacking)})",
+                remedy=_REMEDY,
             )
+        return None
 
     def session(
         self,

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CanaoError, MissingDeviceError
-from ..targets import get, names
 from . import aarch64_runtime
 from .device import MAX_THREADS, DeviceInfo
 from .local import cpu_flags
+from .refusals import Absence, Needs, Objection
 from .selection import choose_target
 from .tool_device import ToolDevice
 from .toolchain import Toolchain
@@ -36,6 +36,7 @@ _LIBRARIES = {
 # In the emulator's "max" CPU since QEMU 5, though IREE's tool does not report them.
 _ALWAYS = frozenset({"neon", "fp-armv8", "crc", "rdm", "complxnum", "jsconv", "fptoint", "rcpc"})
 _PROBE_SECONDS = 60.0
+_REMEDY = "compile the model for the target 'arm64'"
 _FETCH = "python -m canao.runtime_harness.aarch64_runtime"
 
 
@@ -49,52 +50,44 @@ class QemuDevice(ToolDevice):
     name = "qemu"
     max_threads = MAX_THREADS
 
-    def info(self) -> DeviceInfo:
-        """Return whether the emulator, the libraries and the ARM tools are there."""
-        missing, remedy = _missing()
-        features = frozenset[str]()
-        if not missing:
+    def absence(self) -> Absence | None:
+        """Return what is missing of the emulator, the libraries and the ARM tools."""
+        absence = _missing()
+        if absence is None:
             try:
-                features = _features()
+                _features()
             except CanaoError as error:
-                missing, remedy = f"QEMU does not work: {error}.", "Install another version of it."
-        fitting = [
-            name
-            for name in names()
-            for target in [get(name)]
-            if target.kind == "cpu"
-            and target.arch == _ARCH
-            and features
-            and features.issuperset(target.features)
-        ]
+                return Absence(
+                    missing=f"QEMU does not work: {error}.",
+                    remedy="Install another version of it.",
+                )
+        return absence
+
+    def about(self) -> DeviceInfo:
+        """Return that it emulates, and which features it has."""
+        here = self.absence() is None
         return DeviceInfo(
             name=self.name,
-            available=not missing,
+            available=True,
             emulated=True,
             description="64-bit ARM under emulation (QEMU): for checking numbers, not for speed",
-            missing=missing,
-            remedy=remedy,
-            targets=tuple(fitting),
-            details={} if missing else {"arch": _ARCH, "features": sorted(features)},
+            details={"arch": _ARCH, "features": sorted(_features())} if here else {},
         )
 
-    def check(self, bundle: Bundle, module: ModuleEntry) -> None:
-        """Raise MissingDeviceError if the emulator cannot run the module, or is not there."""
-        what = f"{module.file} of {bundle.path}"
-        if module.kind != "cpu" or module.arch != _ARCH:
-            raise MissingDeviceError(
-                f"{what} is for {module.arch or 'a GPU'} ({module.target}), "
-                f"and {self.name} runs {_ARCH} only: compile the model for the target 'arm64'"
+    def objection(self, needs: Needs) -> Objection | None:
+        """Return what the emulated CPU is or has not."""
+        if needs.kind != "cpu" or needs.arch != _ARCH:
+            kind = f"{needs.arch} CPUs" if needs.kind == "cpu" else "a GPU"
+            return Objection(
+                reason=f"for {kind}, and {self.name} runs {_ARCH} only", remedy=_REMEDY
             )
-        missing, remedy = _missing()
-        if missing:
-            raise MissingDeviceError(f"{self.name} is not available. {missing} {remedy}")
-        lacking = [feature for feature in module.features if feature not in _features()]
+        lacking = [feature for feature in needs.features if feature not in _features()]
         if lacking:
-            raise MissingDeviceError(
-                f"{what} needs CPU features that this QEMU lacks ({', '.join(lacking)}): "
-                "compile the model for the target 'arm64', or update QEMU"
+            return Objection(
+                reason=f"for CPUs with features that this QEMU lacks ({', '.join(lacking)})",
+                remedy=_REMEDY,
             )
+        return None
 
     def session(
         self,
@@ -133,8 +126,7 @@ def _sysroot() -> Path:
     return Path(os.environ.get("QEMU_LD_PREFIX") or _DEFAULT_SYSROOT)
 
 
-def _missing() -> tuple[str, str]:
-    """Return what is not there and how to get it; empty if nothing is missing."""
+def _missing() -> Absence | None:
     packages: list[str] = []
     parts: list[str] = []
     if _emulator() is None:
@@ -150,9 +142,11 @@ def _missing() -> tuple[str, str]:
         parts.append("IREE's tools for ARM were not fetched")
         remedies.append(f"{_FETCH} (some 15 MB)")
     if not parts:
-        return "", ""
+        return None
     text = " and ".join(parts)
-    return f"{text[0].upper()}{text[1:]}.", f"To get it: {' and '.join(remedies)}."
+    return Absence(
+        missing=f"{text[0].upper()}{text[1:]}.", remedy=f"To get it: {' and '.join(remedies)}."
+    )
 
 
 def _prefix() -> tuple[str, ...]:

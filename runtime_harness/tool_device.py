@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeviceError, UnsupportedError
-from .device import (
-    DeviceInfo,
-    DispatchTime,
-    RawTiming,
-    check_count,
-    check_threads,
-    check_timeout,
-)
+from .device import DispatchTime, RawTiming, check_count, check_threads, check_timeout
+from .probed_device import ProbedDevice
 from .process_engine import ProcessEngine
 from .toolchain import Toolchain, module_files
 
@@ -34,24 +28,15 @@ _PROFILED_CALLS = 6
 _SETTLED = 1.25
 
 
-class ToolDevice(ABC):
+class ToolDevice(ProbedDevice):
     """Base of a device whose modules run in processes of IREE's tools.
 
     A class sets ``name``, ``max_threads`` and, if first calls do one-time work of unknown
     length such as compiling shaders, ``settles``; and defines the abstract methods.
     """
 
-    name: str
     max_threads: int
     settles: bool = False
-
-    @abstractmethod
-    def info(self) -> DeviceInfo:
-        """Return what is known of the device; never raises because something is missing."""
-
-    @abstractmethod
-    def check(self, bundle: Bundle, module: ModuleEntry) -> None:
-        """Raise MissingDeviceError, naming what is lacking, if the module may not run here."""
 
     @abstractmethod
     def session(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, MissingDeviceError
+from ..errors import InputError
 from ..targets import get, names
 from .device import DeviceInfo, check_threads, check_timeout
+from .probed_device import runtime_absence
+from .refusals import Absence, Needs, Objection
 from .selection import choose_target
 from .tool_device import ToolDevice
 from .toolchain import Toolchain
@@ -34,9 +37,8 @@ _UPDATE_REMEDY = "Update the driver of the GPU."
 class _Found:
     """The devices that will do, real ones first, or why there is none."""
 
-    usable: tuple[VulkanGpu, ...]
-    missing: str = ""
-    remedy: str = ""
+    usable: tuple[VulkanGpu, ...] = ()
+    absence: Absence | None = None
 
 
 class VulkanDevice(ToolDevice):
@@ -50,62 +52,67 @@ class VulkanDevice(ToolDevice):
     max_threads = 1
     settles = True
 
-    def info(self) -> DeviceInfo:
+    def absence(self) -> Absence | None:
+        """Return what is missing of the runtime, the Vulkan loader and a driver that will do."""
+        return runtime_absence() or self._found.absence
+
+    def about(self) -> DeviceInfo:
         """Return what is known of the first usable device, and the names of all."""
-        found = _find()
-        if not found.usable:
+        gpus = self._found.usable
+        if not gpus:
             return DeviceInfo(
                 name=self.name,
-                available=False,
+                available=True,
                 emulated=False,
                 description="a GPU through Vulkan",
-                missing=found.missing,
-                remedy=found.remedy,
             )
-        first = found.usable[0]
-        fitting = [
-            name
-            for name in names()
-            for target in [get(name)]
-            if any(_is_right_on(target.vulkan_device_patterns, gpu) for gpu in found.usable)
-        ]
         return DeviceInfo(
             name=self.name,
             available=True,
-            emulated=first.software,
-            description=f"{_kind(first)} through Vulkan: {first.name}",
-            targets=tuple(fitting),
-            details={**_details(first), "devices": [gpu.name for gpu in found.usable]},
+            emulated=gpus[0].software,
+            description=f"{_kind(gpus[0])} through Vulkan: {gpus[0].name}",
+            details={**_details(gpus[0]), "devices": [gpu.name for gpu in gpus]},
         )
 
-    def check(self, bundle: Bundle, module: ModuleEntry) -> None:
-        """Raise MissingDeviceError if there is no device on which the module is right."""
-        what = f"{module.file} of {bundle.path}"
-        if module.kind != "vulkan":
-            raise MissingDeviceError(f"{what} is for a CPU ({module.target}), not for a GPU")
-        self._gpu(module)
+    def objection(self, needs: Needs) -> Objection | None:
+        """Return why the module's numbers would not be right on any device here."""
+        if needs.kind != "vulkan":
+            return Objection(reason="for a CPU, not for a GPU", remedy=self._remedy())
+        try:
+            patterns = get(needs.target).vulkan_device_patterns
+        except InputError:
+            return Objection(
+                reason=f"for the target {needs.target!r}, which this canao does not know, so it "
+                "cannot tell where its numbers are right",
+                remedy="install the package that defines that target",
+            )
+        if self._first(patterns) is None:
+            here = ", ".join(gpu.name for gpu in self._found.usable)
+            return Objection(
+                reason=f"for other GPUs than {here}, where its code computes wrong numbers",
+                remedy=self._remedy(),
+            )
+        return None
+
+    @cached_property
+    def _found(self) -> _Found:
+        # Asking the drivers takes long, and what is there does not change between two modules.
+        return _find()
+
+    def _first(self, patterns: tuple[str, ...]) -> VulkanGpu | None:
+        return next((gpu for gpu in self._found.usable if _is_right_on(patterns, gpu)), None)
+
+    def _remedy(self) -> str:
+        fitting = [name for name in names() if self._first(get(name).vulkan_device_patterns)]
+        if not fitting:
+            return "register a target whose modules are right on the GPU that is here"
+        return f"compile the model for the target {' or '.join(map(repr, fitting))}"
 
     def _gpu(self, module: ModuleEntry) -> VulkanGpu:
-        tool_directory()
-        found = _find()
-        if not found.usable:
-            raise MissingDeviceError(f"vulkan is not available. {found.missing} {found.remedy}")
-        try:
-            patterns = get(module.target).vulkan_device_patterns
-        except InputError:
-            raise MissingDeviceError(
-                f"{module.file} is for the target {module.target!r}, which this canao does not "
-                "know, so it cannot tell where its numbers are right: install the package that "
-                "defines that target"
-            ) from None
-        for gpu in found.usable:
-            if _is_right_on(patterns, gpu):
-                return gpu
-        here = ", ".join(gpu.name for gpu in found.usable)
-        raise MissingDeviceError(
-            f"{module.file} was compiled for {module.target} and computes wrong numbers on other "
-            f"GPUs, and here is only {here}: compile the model for a target that fits it"
-        )
+        """The device that runs a module which was checked."""
+        gpu = self._first(get(module.target).vulkan_device_patterns)
+        assert gpu is not None
+        return gpu
 
     def session(
         self,
@@ -153,16 +160,20 @@ def _find() -> _Found:
     try:
         gpus = probe()
     except LoaderMissing:
-        return _Found((), "The Vulkan loader (libvulkan.so.1) is not installed.", _LOADER_REMEDY)
+        return _absent("The Vulkan loader (libvulkan.so.1) is not installed.", _LOADER_REMEDY)
     if not gpus:
-        return _Found((), "No Vulkan driver (ICD) offers a device.", _DRIVER_REMEDY)
+        return _absent("No Vulkan driver (ICD) offers a device.", _DRIVER_REMEDY)
     usable = [gpu for gpu in gpus if not lacking(gpu)]
     if not usable:
         faults = [f"{gpu.name} lacks {', '.join(lacking(gpu))}" for gpu in gpus]
-        return _Found(
-            (), f"IREE needs more than the driver has: {'; '.join(faults)}.", _UPDATE_REMEDY
+        return _absent(
+            f"IREE needs more than the driver has: {'; '.join(faults)}.", _UPDATE_REMEDY
         )
     return _Found(tuple(sorted(usable, key=lambda gpu: gpu.software)))
+
+
+def _absent(missing: str, remedy: str) -> _Found:
+    return _Found(absence=Absence(missing=missing, remedy=remedy))
 
 
 def _is_right_on(patterns: tuple[str, ...], gpu: VulkanGpu) -> bool:

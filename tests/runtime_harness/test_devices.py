@@ -10,7 +10,7 @@ import pytest
 
 from canao import targets
 from canao.errors import InputError, MissingDeviceError
-from canao.runtime_harness import devices, local, qemu, vulkan
+from canao.runtime_harness import devices, local, probed_device, qemu, vulkan
 from canao.runtime_harness.bundle import Bundle
 from canao.runtime_harness.device import Device, DeviceInfo
 from canao.runtime_harness.local import LocalDevice
@@ -134,14 +134,22 @@ def test_local_accepts_arm_modules_on_an_arm_machine(
         device.check(encoder_bundle, entry("host", 8, arch="x86_64"))
 
 
-def test_local_without_the_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_runtime(encoder_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing() -> Path:
         raise MissingDeviceError("not here")
 
-    monkeypatch.setattr(local, "tool_directory", nothing)
-    info = LocalDevice().info()
-    assert not info.available
-    assert "pip install iree-base-runtime" in info.remedy
+    monkeypatch.setattr(probed_device, "tool_directory", nothing)
+    for device in (LocalDevice(), VulkanDevice()):
+        info = device.info()
+        assert not info.available
+        assert info.targets == ()
+        assert "pip install iree-base-runtime" in info.remedy
+        with pytest.raises(MissingDeviceError) as caught:
+            device.check(encoder_bundle, entry("host", 8))
+        assert str(caught.value) == (
+            f"{device.name} is not available: IREE's runtime is not installed; "
+            "install it: pip install iree-base-runtime"
+        )
 
 
 def test_an_i8mm_module_may_run_under_emulation(encoder_bundle: Bundle) -> None:
@@ -208,7 +216,7 @@ def test_vulkan_refuses_modules_for_other_gpus(encoder_bundle: Bundle) -> None:
         return
     device.check(encoder_bundle, entry("vulkan-llvmpipe", 8))
     for target in ("vulkan-adreno", "vulkan-mali"):
-        with pytest.raises(MissingDeviceError, match=rf"compiled for {target}.*wrong numbers"):
+        with pytest.raises(MissingDeviceError, match=rf"{target}-8.*other GPUs.*wrong numbers"):
             device.check(encoder_bundle, entry(target, 8))
         with pytest.raises(MissingDeviceError, match="wrong numbers"):
             device.run(encoder_bundle, entry(target, 8), {})
