@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import MissingDeviceError
+from .refusals import DeviceAbsentError, ModuleRefusedError, Objection
 
 if TYPE_CHECKING:
     from .bundle import Bundle
     from .device import Device
 
 __all__ = ["choose_target", "open_bundle"]
+
+_REMEDY = "compile the model for a target that it runs ('canao devices' lists them)"
 
 
 def open_bundle(bundle: Bundle | str | os.PathLike[str]) -> Bundle:
@@ -34,19 +38,36 @@ def choose_target(bundle: Bundle, device: Device, target: str | None = None) -> 
         device.check(bundle, bundle.module(target))
         return target
     fitting: list[tuple[int, str]] = []
-    refusals: dict[str, list[str]] = {}
+    refusals: list[tuple[str, MissingDeviceError]] = []
     for name in bundle.targets:
         module = bundle.module(name)
         try:
             device.check(bundle, module)
+        except DeviceAbsentError:
+            raise  # what is missing is the device, whatever the module
         except MissingDeviceError as error:
-            refusals.setdefault(str(error), []).append(name)
+            refusals.append((name, error))
         else:
             fitting.append((len(module.features), name))
     if not fitting:
-        reasons = "; ".join(f"{', '.join(who)}: {why}" for why, who in refusals.items())
         raise MissingDeviceError(
-            f"{bundle.path} has no module that {device.name} can run "
-            f"({reasons or 'it has none at all'})"
+            f"{bundle.path} has no module that {device.name} can run {_explained(refusals)}"
         )
     return max(fitting, key=lambda item: item[0])[1]
+
+
+def _explained(refusals: Sequence[tuple[str, MissingDeviceError]]) -> str:
+    """Tell each reason once, with the targets that it holds for, and then what to do."""
+    reasons: dict[str, list[str]] = {}
+    remedies: dict[str, None] = {}
+    for target, error in refusals:
+        # A device of another package may say everything in one text of its own.
+        known = (
+            error.objection
+            if isinstance(error, ModuleRefusedError)
+            else Objection(reason=str(error), remedy=_REMEDY)
+        )
+        reasons.setdefault(known.reason, []).append(target)
+        remedies[known.remedy] = None
+    told = "; ".join(f"{', '.join(targets)}: {reason}" for reason, targets in reasons.items())
+    return f"({told}): {', or '.join(remedies)}"

@@ -318,8 +318,28 @@ def test_the_most_specific_target_is_chosen() -> None:
         choose_target(shelf, Picky())  # type: ignore[arg-type]
     with pytest.raises(MissingDeviceError, match="does not fit"):
         choose_target(shelf, Picky("plain"), "rich")  # type: ignore[arg-type]
-    with pytest.raises(MissingDeviceError, match="none at all"):
-        choose_target(Shelf(), device)  # type: ignore[arg-type]
+
+
+def test_each_reason_is_told_once_with_its_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "machine_arch", lambda: "x86_64")
+    shelf: Any = Shelf(arm=1, gpu=0, arm_too=2, other_gpu=0)
+    for name, module in shelf.modules.items():
+        changes = {"kind": "vulkan", "arch": ""} if "gpu" in name else {"arch": "aarch64"}
+        shelf.modules[name] = dataclasses.replace(module, **changes)
+    with pytest.raises(MissingDeviceError) as caught:
+        choose_target(shelf, LocalDevice())
+    assert str(caught.value) == (
+        "shelf has no module that local can run (arm, arm_too: for aarch64 CPUs, but this "
+        "machine is x86_64; gpu, other_gpu: for a GPU, not for a CPU): compile the model for "
+        "the target 'host' on this machine"
+    )
+
+
+def test_a_device_that_is_not_here_is_the_only_reason(
+    encoder_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(MissingDeviceError, match=r"^vulkan is not available: no Vulkan driver"):
+        choose_target(encoder_bundle, with_gpus(monkeypatch))
 
 
 def test_information_is_json() -> None:
