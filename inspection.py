@@ -74,7 +74,7 @@ def describe(path: str | os.PathLike[str]) -> BundleReport:
     return BundleReport(
         path=str(bundle.path),
         manifest=manifest,
-        bytes=sum(file["bytes"] for file in manifest["files"].values()),
+        bytes=bundle.size_bytes,
         dispatches={f"{m.target}/{m.seq_len}": m.dispatches for m in bundle.manifest.modules},
         numerics=dict(bundle.numerics),
     )

@@ -163,7 +163,7 @@ def compile_model(
         bundle=bundle,
         targets=tuple(t.name for t in options.targets),
         seconds=time.perf_counter() - started,
-        bytes=_bundle_bytes(bundle),
+        bytes=bundle.size_bytes,
         dispatches={_key(module): len(module.result.calls) for module in built.modules},
         patterns=_sum_patterns(built.modules),
         numerics=numerics,
@@ -190,13 +190,6 @@ def _source(model: Any, head: str | None, example_inputs: Any, name: str | None)
 def _default_output(staged: Bundle) -> Path:
     name = str(staged.manifest.model["name"]).replace(os.sep, "-")
     return cache_dir("bundles") / f"{name}-{staged.digest[:16]}"
-
-
-def _bundle_bytes(bundle: Bundle) -> int:
-    path = bundle.path
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def _key(module: BuiltModule) -> str:

@@ -84,9 +84,11 @@ def test_compile_inspect_verify_bench_profile(model_directory: Path, tmp_path: P
     assert report["patterns"]["canao.fuse_qkv"] == 8
     assert report["numerics"]["host"]["ok"] is True
     assert report["numerics"]["vulkan-adreno"] is None
-    assert report["bytes"] == out.stat().st_size
+    # A zip file's own headers and its padding come on top.
+    assert 0 < report["bytes"] <= out.stat().st_size
 
     seen = data("inspect", out)
+    assert seen["bytes"] == report["bytes"]
     assert seen["manifest"]["precision"] == "f32"
     assert seen["dispatches"] == report["dispatches"]
     assert seen["numerics"]["vulkan-adreno"]["verified"] is False
