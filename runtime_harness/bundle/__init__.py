@@ -23,9 +23,11 @@ damage and exchanged files; they do not say who made the bundle.
 
 from __future__ import annotations
 
-from .manifest import DTYPES, SCHEMA, Manifest, ModuleEntry, TensorSpec
+from .manifest import SCHEMA, Manifest
+from .module_entry import ModuleEntry
 from .numerics import Numerics, numerics_path
 from .reader import Bundle
+from .tensor_spec import DTYPES, TensorSpec
 from .writer import SUFFIX, check_destination, write_bundle
 
 __all__ = [

@@ -3,145 +3,24 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, cast
+from dataclasses import dataclass, field
+from typing import Any
 
 from ...errors import BundleError
 from ...targets import PRECISIONS
+from .consistency import check_consistent
 from .fields import Fields, check_plain, dump_json, parse_json
+from .module_entry import ModuleEntry
 from .names import MANIFEST_NAME, check_names, shown
+from .records import shallow_json
+from .tensor_spec import TensorSpec
 
-__all__ = ["DTYPES", "SCHEMA", "Manifest", "ModuleEntry", "TensorSpec"]
+__all__ = ["SCHEMA", "Manifest"]
 
 SCHEMA = 1
 """The version of the manifest's layout that this canao writes, and the newest it reads."""
 
-DTYPES = (
-    "bool",
-    "int8",
-    "uint8",
-    "int16",
-    "uint16",
-    "int32",
-    "uint32",
-    "int64",
-    "uint64",
-    "float16",
-    "bfloat16",
-    "float32",
-    "float64",
-)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_DECIMAL = re.compile(r"[1-9][0-9]{0,8}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorSpec:
-    """One input or output: its name, NumPy dtype name and shape.
-
-    A dimension is a positive number or a word: ``"batch"``, ``"seq"``. An output's axis
-    ``"seq"`` is cut to the positions that the input really has. ``limit`` bounds an integer
-    input that indexes a table: its values are at least 0 and below it.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-    limit: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the spec as JSON values."""
-        return {
-            "name": self.name,
-            "dtype": self.dtype,
-            "shape": list(self.shape),
-            "limit": self.limit,
-        }
-
-    @classmethod
-    def from_json(cls, value: object, where: str = "tensor") -> TensorSpec:
-        """Build from JSON values; raises BundleError if they are not a spec."""
-        taken = Fields(value, where)
-        shape = taken.take(
-            "shape",
-            "a list of positive numbers and words",
-            lambda item: isinstance(item, list) and all(map(_is_dimension, item)),
-        )
-        spec = cls(
-            name=taken.text("name"),
-            dtype=taken.text("dtype", choices=DTYPES),
-            shape=tuple(shape),
-            limit=taken.optional_integer("limit", minimum=1),
-        )
-        taken.done()
-        return spec
-
-
-def _is_pairs(value: object) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(pair, list) and len(pair) == 2 and all(isinstance(word, str) for word in pair)
-        for pair in value
-    )
-
-
-def _is_dimension(value: object) -> bool:
-    if isinstance(value, str):
-        return bool(value)
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModuleEntry:
-    """One compiled module: for one target and sequence length (tokens), at one batch size.
-
-    ``file`` is its place in the bundle and ``function`` what to call in it. ``features`` are
-    the LLVM feature names the CPU must have and ``arch`` its architecture (empty for Vulkan).
-    ``calls`` lists the dispatches that one call executes, in order, each with the model's layer
-    that it came from; ``dispatches`` is their number, where it is known. ``patterns`` tells how
-    often each rewrite applied, and ``parameters`` names the
-    tensors of ``weights.safetensors`` that it loads.
-    """
-
-    target: str
-    seq_len: int
-    batch: int
-    file: str
-    function: str = "main"
-    kind: Literal["cpu", "vulkan"]
-    features: tuple[str, ...] = ()
-    arch: str
-    dispatches: int | None = None
-    patterns: dict[str, int] = field(default_factory=dict)
-    calls: tuple[tuple[str, str], ...] = ()
-    parameters: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the entry as JSON values."""
-        return _shallow_json(self)
-
-    @classmethod
-    def from_json(cls, value: object, where: str = "module") -> ModuleEntry:
-        """Build from JSON values; raises BundleError if they are not an entry."""
-        taken = Fields(value, where)
-        entry = cls(
-            target=taken.text("target"),
-            seq_len=taken.integer("seq_len", minimum=1),
-            batch=taken.integer("batch", minimum=1),
-            file=taken.text("file"),
-            function=taken.text("function"),
-            kind=cast("Literal['cpu', 'vulkan']", taken.text("kind", choices=("cpu", "vulkan"))),
-            features=taken.texts("features"),
-            arch=taken.text("arch"),
-            dispatches=taken.optional_integer("dispatches", minimum=0),
-            patterns=taken.count_map("patterns"),
-            calls=tuple(
-                (name, layer)
-                for name, layer in taken.take("calls", "a list of pairs of words", _is_pairs)
-            ),
-            parameters=taken.texts("parameters"),
-        )
-        taken.done()
-        return entry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +55,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as JSON values; ``from_json`` gives back an equal manifest."""
-        value = _shallow_json(self)
+        value = shallow_json(self)
         for name in ("inputs", "outputs", "modules"):
             value[name] = [item.to_json() for item in getattr(self, name)]
         return value
@@ -219,21 +98,8 @@ class Manifest:
             files=_files(taken),
         )
         taken.done()
-        _check_consistent(manifest)
+        check_consistent(manifest)
         return manifest
-
-
-def _shallow_json(value: Any) -> dict[str, Any]:
-    return {
-        item.name: _listed(part) for item in fields(value) for part in [getattr(value, item.name)]
-    }
-
-
-def _listed(value: Any) -> Any:
-    """Tuples as lists, one level of nesting included."""
-    if not isinstance(value, tuple):
-        return value
-    return [list(part) if isinstance(part, tuple) else part for part in value]
 
 
 def _tolerance(taken: Fields) -> dict[str, float]:
@@ -268,33 +134,3 @@ def _files(taken: Fields) -> dict[str, dict[str, Any]]:
     # With the manifest among them, so that none of them can take its place.
     check_names([MANIFEST_NAME, *files])
     return files
-
-
-def _check_consistent(manifest: Manifest) -> None:
-    def need(name: object, user: str) -> None:
-        if not isinstance(name, str) or name not in manifest.files:
-            raise BundleError(
-                f"{MANIFEST_NAME}: {user} needs the file {shown(str(name))}, which is not listed"
-            )
-
-    seen: set[tuple[str, int]] = set()
-    for module in manifest.modules:
-        key = (module.target, module.seq_len)
-        user = f"the module for {shown(module.target)} at length {module.seq_len}"
-        if key in seen:
-            raise BundleError(f"{MANIFEST_NAME}: {user} is there twice")
-        seen.add(key)
-        need(module.file, user)
-    for length, name in manifest.reference.items():
-        if _DECIMAL.fullmatch(length) is None:
-            raise BundleError(
-                f"{MANIFEST_NAME}: reference has {shown(length)}, which is not a length"
-            )
-        need(name, f"the reference for length {length}")
-    if manifest.tokenizer is not None:
-        need(manifest.tokenizer.get("file"), "tokenizer")
-    for kind, specs in (("input", manifest.inputs), ("output", manifest.outputs)):
-        names = [spec.name for spec in specs]
-        for name in names:
-            if names.count(name) > 1:
-                raise BundleError(f"{MANIFEST_NAME}: the {kind} {shown(name)} is there twice")

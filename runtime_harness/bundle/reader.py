@@ -14,7 +14,8 @@ from ...errors import BundleError, InputError
 from .atomic import create_file, os_errors
 from .directory_source import DirectorySource
 from .fields import MAX_JSON_BYTES
-from .manifest import Manifest, ModuleEntry
+from .manifest import Manifest
+from .module_entry import ModuleEntry
 from .names import MANIFEST_NAME, shown
 from .numerics import Numerics, read_numerics, write_numerics
 from .zip_source import ZipSource
