@@ -19,6 +19,12 @@ _DECIMAL = re.compile(r"[1-9][0-9]{0,8}")
 
 def check_consistent(manifest: Manifest) -> None:
     """Raise BundleError unless the manifest is one of a bundle that can be run."""
+    for kind, listed in (("module", manifest.modules), ("output", manifest.outputs)):
+        if not listed:
+            raise BundleError(
+                f"{MANIFEST_NAME} lists no {kind}, so there is nothing to run: "
+                "compile the model again"
+            )
     _check_files(manifest)
     _check_twins(manifest)
 

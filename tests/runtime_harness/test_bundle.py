@@ -32,13 +32,15 @@ from canao.runtime_harness.bundle.numerics import read_numerics, write_numerics
 _contents = st.dictionaries(
     st.from_regex(r"[a-z0-9]{1,4}(/[a-z0-9][a-z0-9.]{0,3}x)?", fullmatch=True),
     st.binary(max_size=300),
+    min_size=1,
     max_size=6,
 ).filter(lambda files: not any(two.startswith(f"{one}/") for one in files for two in files))
 
 
-def _bare(manifest: Manifest) -> Manifest:
-    """The manifest with no module, so that it fits any files."""
-    return replace(manifest, modules=(), reference={}, tokenizer=None)
+def _bare(manifest: Manifest, file: str) -> Manifest:
+    """The manifest with one module, so that it fits any files with ``file`` among them."""
+    module = replace(manifest.modules[0], file=file)
+    return replace(manifest, modules=(module,), reference={}, tokenizer=None)
 
 
 @pytest.fixture(params=["small", "small.canao"])
@@ -66,7 +68,7 @@ def test_round_trip(
     suffix: str,
 ) -> None:
     directory = tmp_path_factory.mktemp("trip")
-    manifest = _bare(small_manifest)
+    manifest = _bare(small_manifest, min(contents))
     written = write_bundle(directory / f"one{suffix}", manifest, contents)
     # In another order, from files instead of bytes: the same bundle.
     for name, data in contents.items():

@@ -19,7 +19,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from canao.errors import BundleError
-from canao.runtime_harness.bundle import Bundle, Manifest, write_bundle
+from canao.runtime_harness.bundle import Bundle, Manifest, ModuleEntry, TensorSpec, write_bundle
 
 _Zip = Callable[..., Path]
 
@@ -176,7 +176,10 @@ def test_odd_paths(tmp_path: Path) -> None:
 
 
 def _listed(contents: dict[str, bytes], **change: object) -> bytes:
-    """A manifest without modules that lists these files."""
+    """A manifest that lists these files, the first as its only module."""
+    module = ModuleEntry(
+        target="host", seq_len=1, batch=1, file=next(iter(contents)), kind="cpu", arch="x86_64"
+    )
     manifest = {
         "schema": 1,
         "canao": "0",
@@ -185,8 +188,8 @@ def _listed(contents: dict[str, bytes], **change: object) -> bytes:
         "fusion": "auto",
         "recipe": None,
         "inputs": [],
-        "outputs": [],
-        "modules": [],
+        "outputs": [TensorSpec(name="x", dtype="float32", shape=(1,)).to_json()],
+        "modules": [module.to_json()],
         "tokenizer": None,
         "tolerance": {"cosine": 0.9},
         "vocab_size": None,

@@ -33,18 +33,18 @@ _plain = st.recursive(
     max_leaves=10,
 )
 _object = st.dictionaries(_text, _plain, max_size=3)
-_specs = st.lists(
-    st.builds(
-        TensorSpec,
-        name=_text,
-        dtype=st.sampled_from(DTYPES),
-        shape=st.lists(st.integers(1, 9) | st.sampled_from(("batch", "seq")), max_size=4).map(
-            tuple
-        ),
-    ),
-    max_size=3,
-    unique_by=lambda spec: spec.name,
-).map(tuple)
+_spec = st.builds(
+    TensorSpec,
+    name=_text,
+    dtype=st.sampled_from(DTYPES),
+    shape=st.lists(st.integers(1, 9) | st.sampled_from(("batch", "seq")), max_size=4).map(tuple),
+)
+
+
+def _some(item: Any, least: int, key: Callable[[Any], object]) -> Any:
+    return st.lists(item, min_size=least, max_size=3, unique_by=key).map(tuple)
+
+
 _files = st.dictionaries(
     _name,
     st.fixed_dictionaries(
@@ -81,11 +81,9 @@ def some_manifests(draw: st.DrawFn) -> Manifest:
         precision=draw(st.sampled_from(PRECISIONS)),
         fusion=draw(_text),
         recipe=draw(st.none() | _object),
-        inputs=draw(_specs),
-        outputs=draw(_specs),
-        modules=tuple(
-            draw(st.lists(module, max_size=3, unique_by=lambda m: (m.target, m.seq_len)))
-        ),
+        inputs=draw(_some(_spec, 0, lambda spec: spec.name)),
+        outputs=draw(_some(_spec, 1, lambda spec: spec.name)),
+        modules=draw(_some(module, 1, lambda module: (module.target, module.seq_len))),
         tokenizer=draw(st.none() | listed.map(lambda name: {"file": name, "pad_id": 0})),
         tolerance=draw(
             st.sampled_from(("max_abs_rel", "cosine")).flatmap(
@@ -218,6 +216,8 @@ def spoil(small_manifest: Manifest, small_files: dict[str, bytes]) -> Callable[.
         (("inputs", 0, "shape"), [0], r"inputs\[0\]: shape must be"),
         (("inputs", 0, "shape"), [True], r"inputs\[0\]: shape must be"),
         (("modules",), None, "modules must be a list, but is None"),
+        (("modules",), [], "lists no module, so there is nothing to run: compile"),
+        (("outputs",), [], "lists no output, so there is nothing to run: compile"),
         (("modules", 0, "seq_len"), 8, "'host' at length 8 is there twice"),
         (("modules", 1, "file"), "modules/none.vmfb", "needs the file 'modules/none.vmfb'"),
         (("modules", 1, "kind"), "gpu", r"modules\[1\]: kind must be one of cpu, vulkan"),
