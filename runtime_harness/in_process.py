@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BundleError, CanaoError, DeviceError
 from .buffers import InputBuffer, OutputBuffer
 from .hal_devices import forget, iree_errors
+from .mismatch import contradiction
 from .tensors import WEIGHTS_FILE, WEIGHTS_SCOPE
 from .tools import error_line
 
@@ -134,8 +135,14 @@ class _InProcessProgram:
         except CanaoError:
             raise
         except Exception as error:  # the binding turns each status into another kind
+            line = error_line(str(error))
+            words = contradiction(line)
+            if words:
+                raise BundleError(
+                    f"{self._what} is not what the manifest says ({words}): build it again"
+                ) from error
             forget(self._device)
-            raise DeviceError(f"{self._what} failed: {error_line(str(error))}") from error
+            raise DeviceError(f"{self._what} failed: {line}") from error
 
     def close(self) -> None:
         """Let go of the module's buffers and its context."""

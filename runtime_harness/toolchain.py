@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DeviceError, InputError
+from ..errors import BundleError, DeviceError, InputError
 from .device import DispatchTime
 from .dispatch_events import median_dispatches, read_events
+from .mismatch import contradiction
 from .tensors import WEIGHTS_FILE, WEIGHTS_SCOPE, iree_type, numpy_dtype, shape_of
 from .tools import run_tool
 
@@ -60,7 +61,8 @@ class Toolchain:
         """Run a module once and return its outputs, in the manifest's order.
 
         ``files`` is the directory with the bundle's files. Raises InputError for inputs that
-        are not of the module's shapes and types, and DeviceError.
+        are not of the module's shapes and types, BundleError if the module is not what the
+        manifest says, and DeviceError.
         """
         import numpy as np
 
@@ -74,9 +76,10 @@ class Toolchain:
                 shape, dtype = shape_of(spec, module), numpy_dtype(spec.dtype)
                 data = place.read_bytes() if place.exists() else b""
                 if len(data) != int(np.prod(shape)) * dtype.itemsize:
-                    raise DeviceError(
+                    raise BundleError(
                         f"{module.file} on {self.name} gave {len(data)} bytes for the output "
-                        f"{spec.name!r}, which do not make {dtype} {list(shape)}"
+                        f"{spec.name!r}, where the manifest says {dtype} {list(shape)}: "
+                        "build the bundle again"
                     )
                 outputs.append(np.frombuffer(data, dtype).reshape(shape).copy())
         return outputs
@@ -157,7 +160,15 @@ class Toolchain:
             command.append(f"--parameters={WEIGHTS_SCOPE}={weights}")
         verb = "timing" if "benchmark" in tool else "running"
         what = f"{verb} {module.file} on {self.name}"
-        return run_tool(command, what=what, timeout=timeout, cwd=cwd).peak_bytes
+        try:
+            return run_tool(command, what=what, timeout=timeout, cwd=cwd).peak_bytes
+        except DeviceError as error:
+            words = contradiction(str(error))
+            if not words:
+                raise
+            raise BundleError(
+                f"{module.file} is not what the manifest says ({words}): build the bundle again"
+            ) from error
 
 
 def _read_report(report: Path, what: str) -> list[float]:

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from canao.errors import BundleError, DeviceError, InputError, MissingDeviceError
 from canao.runtime_harness.bundle import Bundle, TensorSpec
+from canao.runtime_harness.local import LocalDevice
+from canao.runtime_harness.reference import example_inputs
 from canao.runtime_harness.session import load
 
 from . import tiny
@@ -466,8 +468,48 @@ def test_inputs_other_than_the_manifests_are_told(
 ) -> None:
     with load(corrupted(tmp_path, inputs=inputs)) as session:
         given = {spec.name: np.ones((1, 9 if spec.name == "m" else 8), int) for spec in inputs}
-        with pytest.raises(DeviceError, match="INVALID_ARGUMENT"):
+        with pytest.raises(BundleError, match="is not what the manifest says"):
             session(**given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"function": "other"}, r"no function .other."),
+        ({"batch": 2}, "input0 shape dimension 0 mismatch; expected 1 but have 2"),
+    ],
+)
+@pytest.mark.parametrize("how", ["session", "run", "bench"])
+def test_a_function_or_a_batch_other_than_the_modules_is_the_bundles_fault(
+    how: str, changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    module = tiny.entry("host", 8, **changes)
+    bundle = corrupted(tmp_path, entry=module)
+    inputs = example_inputs(bundle, module)
+    device = LocalDevice()
+    calls: dict[str, Any] = {
+        "session": lambda: load(bundle)(**inputs),
+        "run": lambda: device.run(bundle, module, inputs),
+        "bench": lambda: device.bench(bundle, module, inputs, repetitions=1, warmup=0),
+    }
+    with pytest.raises(BundleError, match=words) as caught:
+        calls[how]()
+    assert caught.value.exit_code == 2
+    assert "again" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [tiny.ENCODER_OUTPUTS[:2], tuple(reversed(tiny.ENCODER_OUTPUTS))],
+)
+def test_outputs_other_than_the_manifests_are_told_of_a_process(
+    tmp_path: Path, outputs: tuple[TensorSpec, ...]
+) -> None:
+    bundle = corrupted(tmp_path, outputs=outputs)
+    module = bundle.module("host")
+    with pytest.raises(BundleError, match="build the bundle again"):
+        LocalDevice().run(bundle, module, example_inputs(bundle, module))
 
 
 def test_a_dimension_of_another_word_is_told(tmp_path: Path) -> None:
