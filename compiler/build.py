@@ -18,7 +18,7 @@ from .isolation import Children, lower_isolated
 from .lowering import LoweringRequest, LoweringResult, lower, one_line
 from .models import SourceModel
 from .options import CompileOptions
-from .parameters import Derivation, materialize
+from .parameters import materialize
 from .reference import Reference, draw_samples, evaluate, output_shapes
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def build_modules(source: SourceModel, options: CompileOptions, progress: Progre
         imported = import_model(entry, samples[0])
         for built in _lower_all(imported, length, options, progress):
             modules.append(built)
-            derivations = {n: Derivation(n, s, axis) for n, s, axis in built.result.derivations}
+            derivations = {d.name: d for d in built.result.derivations}
             used = materialize(built.result.parameters, imported.parameters, derivations)
             _check_sizes(used, built.target)
             _add(weights, used, length)

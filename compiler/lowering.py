@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CanaoError, CompileError, InputError, UnsupportedError
 from ..targets import Target
 from .locations import layer_of
+from .parameters import Derivation
 
 if TYPE_CHECKING:
     from .iree_session import PipelineError
@@ -72,13 +73,14 @@ class LoweringResult:
     calls: tuple[tuple[str, str], ...]
     patterns: Mapping[str, int]
     parameters: tuple[str, ...]
-    derivations: tuple[tuple[str, tuple[str, ...], int], ...]
+    derivations: tuple[Derivation, ...]
     seconds: float
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return dataclasses.asdict(self)
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**values, "derivations": [d.to_json() for d in self.derivations]}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> LoweringResult:
@@ -87,7 +89,7 @@ class LoweringResult:
             calls=tuple((name, layer) for name, layer in values["calls"]),
             patterns=dict(values["patterns"]),
             parameters=tuple(values["parameters"]),
-            derivations=tuple((n, tuple(s), axis) for n, s, axis in values["derivations"]),
+            derivations=tuple(Derivation.from_json(d) for d in values["derivations"]),
             seconds=values["seconds"],
             notes=tuple(values["notes"]),
         )
@@ -200,7 +202,7 @@ def _lower(
         calls=calls,
         patterns=applied,
         parameters=parameters,
-        derivations=tuple((d.name, d.sources, d.axis) for d in table.derivations.values()),
+        derivations=tuple(table.derivations.values()),
         seconds=time.perf_counter() - started,
         notes=tuple(context.notes),
     )

@@ -7,9 +7,9 @@ weights are computed once, when the bundle is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -28,11 +28,25 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Derivation:
-    """``name`` = concatenation of ``sources`` along ``axis``."""
+    """``name`` = what `derivations.compute` makes of ``sources``, as ``kind`` says.
+
+    ``attributes`` are (key, value) pairs; ``shape`` and ``dtype`` are the result's.
+    """
 
     name: str
+    kind: str
     sources: tuple[str, ...]
-    axis: int
+    attributes: tuple[tuple[str, int | float | str], ...] = ()
+
+    def to_json(self) -> list[Any]:
+        """Plain JSON values."""
+        return [self.name, self.kind, list(self.sources), [list(pair) for pair in self.attributes]]
+
+    @classmethod
+    def from_json(cls, values: Sequence[Any]) -> Derivation:
+        """The inverse of `to_json`."""
+        name, kind, sources, attributes = values
+        return cls(name, kind, tuple(sources), tuple((key, value) for key, value in attributes))
 
 
 class ParameterTable:
@@ -53,10 +67,32 @@ class ParameterTable:
         parts = [self._known[name] for name in sources]
         shape = list(parts[0].shape)
         shape[axis] = sum(part.shape[axis] for part in parts)
-        name = f"concat{axis}(" + ",".join(part.name for part in parts) + ")"
-        derived = Parameter(name, tuple(shape), parts[0].dtype)
+        return self.derive(
+            "concatenate",
+            [part.name for part in parts],
+            shape=shape,
+            dtype=parts[0].dtype,
+            axis=axis,
+        )
+
+    def derive(
+        self,
+        kind: str,
+        sources: Sequence[str],
+        *,
+        shape: Sequence[int],
+        dtype: str,
+        **attributes: float | str,
+    ) -> Parameter:
+        """A new parameter of a kind that `derivations.compute` knows.
+
+        Its name tells how it is made, so that equal ones share a name and differing ones do not.
+        """
+        said = [*sources, *(f"{key}={value}" for key, value in attributes.items())]
+        name = f"{kind}({','.join(said)})"
+        derived = Parameter(name, tuple(shape), dtype)
         self._known[name] = derived
-        self.derivations[name] = Derivation(name, tuple(part.name for part in parts), axis)
+        self.derivations[name] = Derivation(name, kind, tuple(sources), tuple(attributes.items()))
         return derived
 
 
@@ -66,12 +102,17 @@ def materialize(
     derivations: Mapping[str, Derivation],
 ) -> dict[str, torch.Tensor]:
     """The tensors called ``names``, contiguous, derived ones computed; sorted by name."""
-    import torch
+    from .derivations import compute
+
+    known: dict[str, torch.Tensor] = {}
 
     def value(name: str) -> torch.Tensor:
         if name in tensors:
-            return tensors[name]
-        derivation = derivations[name]
-        return torch.cat([value(source) for source in derivation.sources], dim=derivation.axis)
+            return tensors[name].detach()
+        if name not in known:
+            derivation = derivations[name]
+            sources = [value(source) for source in derivation.sources]
+            known[name] = compute(derivation.kind, sources, dict(derivation.attributes))
+        return known[name]
 
-    return {name: value(name).detach().contiguous() for name in sorted(set(names))}
+    return {name: value(name).contiguous() for name in sorted(set(names))}

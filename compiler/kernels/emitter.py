@@ -330,7 +330,9 @@ class Emitter:
         """An LLVM intrinsic with one result."""
         arguments = ", ".join(map(str, operands))
         types = ", ".join(o.type for o in operands)
-        return self.op(f'llvm.call_intrinsic "{name}"({arguments}) : ({types}) -> {result}', result)
+        return self.op(
+            f'llvm.call_intrinsic "{name}"({arguments}) : ({types}) -> {result}', result
+        )
 
     def effect(self, name: str, operands: Sequence[Value]) -> None:
         """An LLVM intrinsic without a result."""
@@ -362,7 +364,9 @@ class Emitter:
         yield loop
         if carried:
             if loop.carried is None or [v.type for v in loop.carried] != [v.type for v in carried]:
-                raise ValueError("a loop must carry one value of the same type for each it began with")
+                raise ValueError(
+                    "a loop must carry one value of the same type for each it began with"
+                )
             self.raw(f"scf.yield {', '.join(map(str, loop.carried))} : {types}")
             loop.results = [Value(f"{result}#{i}", v.type) for i, v in enumerate(carried)]
         self.raw("}")

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 try:
     from . import vector_math
-except ImportError: vector_math=None
+except ImportError:
+    vector_math = None
 from .emitter import Buffer, Emitter, Value
 from .executable import Operand
 
@@ -42,7 +43,9 @@ class Epilogue:
         parts += ["accurate"] if self.accurate else []
         return "_".join([*parts, self.output])
 
-    def operands(self, rows: int, padded_rows: int, outputs: int, *, integer: bool) -> list[Operand]:
+    def operands(
+        self, rows: int, padded_rows: int, outputs: int, *, integer: bool
+    ) -> list[Operand]:
         """What the epilogue reads beside the sums, in order."""
         found = []
         if integer:
@@ -116,11 +119,21 @@ class Finish:
 
     def _activated(self, value: Value) -> Value:
         e, name = self._e, self._epilogue.activation
-        if name == "none":
-            return value
-        if name == "gelu":
-            return vector_math.gelu(e, value, accurate=self._epilogue.accurate)
-        return getattr(vector_math, name)(e, value)  # type: ignore[no-any-return]
+        accuracy: vector_math.Accuracy = "accurate" if self._epilogue.accurate else "fast"
+        match name:
+            case "none":
+                return value
+            case "gelu":
+                return vector_math.gelu(e, value, accuracy)
+            case "gelu_tanh":
+                return vector_math.gelu_tanh(e, value, accuracy)
+            case "silu":
+                return vector_math.silu(e, value)
+            case "relu":
+                return vector_math.relu(e, value)
+            case "tanh":
+                return vector_math.tanh(e, value)
+        raise ValueError(f"unknown activation {name!r}")
 
     def _store(self, value: Value, row: Value, j: int, width: int) -> None:
         e = self._e

@@ -54,7 +54,9 @@ class Kernel:
         """The executable, for the top of a module."""
         operands = (*self.inputs, *self.outputs)
         binding = "#hal.pipeline.binding<storage_buffer"
-        bindings = [f"{binding}, ReadOnly>"] * len(self.inputs) + [f"{binding}>"] * len(self.outputs)
+        bindings = [f"{binding}, ReadOnly>"] * len(self.inputs) + [f"{binding}>"] * len(
+            self.outputs
+        )
         layout = f"#hal.pipeline.layout<bindings = [{', '.join(bindings)}]>"
         emitter = Emitter()
         buffers: dict[str, Buffer] = {}

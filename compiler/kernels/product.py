@@ -96,9 +96,7 @@ def _panel(
 ) -> None:
     """All rows by one panel, of which the first ``columns`` outputs exist."""
     column = e.mul(panel, e.index(engine.panel))
-    finish = Finish(
-        e, epilogue, buffers, column=column, columns=columns, lanes=engine.lanes
-    )
+    finish = Finish(e, epilogue, buffers, column=column, columns=columns, lanes=engine.lanes)
     groups = engine.padded_depth(shape.depth) // engine.group
 
     def block(row: Value, rows: int) -> None:

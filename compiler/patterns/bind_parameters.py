@@ -35,7 +35,12 @@ class BindParameters(Pattern):
     name = "canao.bind_parameters"
     stage: Stage = "torch"
     required = True
-    after = ("canao.fuse_qkv", "canao.split_heads", "canao.decompose_attention")
+    after = (
+        "canao.fuse_qkv",
+        "canao.split_heads",
+        "canao.decompose_attention",
+        "canao.kernel_linear",
+    )
 
     def run(self, module: ir.Module, context: PatternContext) -> int:
         """Bind every placeholder; the same name is bound to one global."""
@@ -49,7 +54,8 @@ class BindParameters(Pattern):
                 continue
             shape, element = tensor_shape(op.results[0])
             dims = "".join(f"{d}x" for d in shape)
-            type_ = ir.Type.parse(f"tensor<{dims}{element}>")
+            # The torch dialect spells signs (si8); builtin tensors have none.
+            type_ = ir.Type.parse(f"tensor<{dims}{element.removeprefix('s')}>")
             if name not in bound:
                 bound.add(name)
                 declaration = ir.Operation.parse(

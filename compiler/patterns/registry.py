@@ -15,6 +15,7 @@ from .base import Pattern, Stage
 from .bind_parameters import BindParameters
 from .decompose_attention import DecomposeAttention
 from .fuse_qkv import FuseQKV
+from .kernel_linear import KernelLinear
 from .narrow_integers import NarrowIntegers
 from .single_queue import SingleQueue
 from .split_heads import SplitHeads
@@ -43,6 +44,8 @@ PIPELINE: list[Pattern] = [
     SplitHeads(),
     # Takes attention apart before IREE turns it into its own loop over keys.
     DecomposeAttention(),
+    # After everything that reads linear layers: it takes them, and what follows them, away.
+    KernelLinear(),
     # Last at this stage: the patterns above read and write parameters by name.
     BindParameters(),
     # -- linalg: loops over tensors ------------------------------------------------------------

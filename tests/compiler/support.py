@@ -14,7 +14,7 @@ from canao import targets
 from canao.compiler.importer import ImportedModel, import_model
 from canao.compiler.lowering import LoweringRequest, LoweringResult, lower
 from canao.compiler.models import SourceModel, from_module
-from canao.compiler.parameters import Derivation, materialize
+from canao.compiler.parameters import materialize
 from canao.compiler.patterns.registry import pipeline
 from canao.compiler.wrapper import Entry, boundary, make_entry
 
@@ -70,7 +70,7 @@ def lower_and_run(
     """Compile for this machine, run in this process; outputs in order, and the result."""
     path = folder / "module.vmfb"
     result = lower(request_for(model, **options), path, patterns=patterns)
-    derivations = {name: Derivation(name, s, axis) for name, s, axis in result.derivations}
+    derivations = {d.name: d for d in result.derivations}
     weights = materialize(result.parameters, model.parameters, derivations)
     return run(path.read_bytes(), weights, [tensor.numpy() for tensor in inputs]), result
 

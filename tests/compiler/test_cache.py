@@ -15,6 +15,7 @@ from canao import targets
 from canao.compiler import build, cache
 from canao.compiler.api import compile_model
 from canao.compiler.lowering import LoweringRequest, LoweringResult
+from canao.compiler.parameters import Derivation
 from canao.compiler.patterns import registry
 from canao.compiler.patterns.base import Pattern
 from canao.errors import CanaoError, CompileError, InputError, UnsupportedError
@@ -190,8 +191,8 @@ def test_a_derived_weight_must_fit_a_buffer_too(
 ) -> None:
     def lower(request: LoweringRequest, output: Path) -> LoweringResult:
         output.write_bytes(b"program")
-        joined = ("acme.joined", ("weight", "weight", "weight"), 0)
-        return dataclasses.replace(RESULT, parameters=(joined[0],), derivations=(joined,))
+        joined = Derivation("acme.joined", "concatenate", ("weight",) * 3, (("axis", 0),))
+        return dataclasses.replace(RESULT, parameters=(joined.name,), derivations=(joined,))
 
     monkeypatch.setattr(build, "lower", lower)
     target = dataclasses.replace(targets.get("host"), max_storage_buffer_bytes=2048)

@@ -13,6 +13,7 @@ from canao import targets
 from canao.compiler.flags import iree_flags
 from canao.compiler.lowering import LoweringRequest, LoweringResult
 from canao.compiler.options import CompileOptions
+from canao.compiler.parameters import Derivation
 from canao.errors import InputError
 
 
@@ -83,7 +84,16 @@ RESULTS = st.builds(
     patterns=st.dictionaries(WORDS, st.integers(0, 9), max_size=3),
     parameters=st.lists(WORDS, max_size=3).map(tuple),
     derivations=st.lists(
-        st.tuples(WORDS, st.lists(WORDS, max_size=3).map(tuple), st.integers(0, 3)), max_size=2
+        st.builds(
+            Derivation,
+            name=WORDS,
+            kind=WORDS,
+            sources=st.lists(WORDS, max_size=3).map(tuple),
+            attributes=st.lists(
+                st.tuples(WORDS, st.one_of(st.integers(0, 3), WORDS)), max_size=2
+            ).map(tuple),
+        ),
+        max_size=2,
     ).map(tuple),
     seconds=st.floats(0, 100),
     notes=st.lists(WORDS, max_size=2).map(tuple),

@@ -84,7 +84,7 @@ def test_fuse_qkv_joins_projections_of_one_input(bias: bool, tmp_path: Any) -> N
     found, result = lower_and_run(model, inputs, tmp_path)
     assert relative_error(found, entry(*inputs)) < TOLERANCE
     assert result.patterns["canao.fuse_qkv"] == 1
-    joined = [name for name, _, _ in result.derivations]
+    joined = [d.name for d in result.derivations]
     assert len(joined) == (2 if bias else 1)
     # The parts are gone: only the joined weight and the one that stands alone are loaded.
     assert set(result.parameters) == {*joined, "alone.weight", *(["alone.bias"] if bias else [])}

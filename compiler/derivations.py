@@ -1,0 +1,80 @@
+"""How a derived parameter is computed from a model's own, by the kind a pattern recorded.
+
+Each kind is one function from tensors and attributes to a tensor. They run once, when the
+bundle is written, in the process that holds the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["compute"]
+
+Attributes = Mapping[str, Any]
+
+
+def compute(kind: str, sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Tensor:
+    """The tensor that ``kind`` makes of ``sources``."""
+    return _KINDS[kind](sources, attributes)
+
+
+def _concatenate(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Tensor:
+    import torch
+
+    return torch.cat(list(sources), dim=attributes["axis"])
+
+
+def _pack(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Tensor:
+    """A weight [outputs, depth] as the engine reads it, in the engine's element."""
+    import torch
+
+    from .kernels.engines.registry import by_label
+
+    engine = by_label(attributes["engine"])
+    (weight,) = sources
+    if engine.precision == "bf16":
+        weight = weight.to(torch.bfloat16).view(torch.int16)
+    elif engine.precision == "int8":
+        weight = _quantised(weight)
+    return torch.from_numpy(engine.pack(weight.numpy()))
+
+
+def weight_scales(weight: torch.Tensor) -> torch.Tensor:
+    """Symmetric scales [outputs] of an int8 weight: its largest magnitude over 127."""
+    largest = weight.abs().amax(dim=1)
+    return (largest / 127).clamp(min=np.finfo(np.float32).tiny)
+
+
+def _quantised(weight: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    scaled = weight / weight_scales(weight)[:, None]
+    return scaled.round().clamp(-127, 127).to(torch.int8)
+
+
+def _scales(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Tensor:
+    del attributes
+    return weight_scales(sources[0])
+
+
+def _column_sums(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Tensor:
+    """scale[n] times the sum of the quantised weight over the depth."""
+    import torch
+
+    del attributes
+    (weight,) = sources
+    return weight_scales(weight) * _quantised(weight).sum(dim=1, dtype=torch.float32)
+
+
+_KINDS: dict[str, Callable[[Sequence[torch.Tensor], Attributes], torch.Tensor]] = {
+    "concatenate": _concatenate,
+    "pack": _pack,
+    "scales": _scales,
+    "column_sums": _column_sums,
+}

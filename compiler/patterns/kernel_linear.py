@@ -1,0 +1,167 @@
+"""A linear layer, what follows it element by element, and its residual, become one kernel.
+
+Before::
+
+    %y = torch.aten.linear %x, %w, %b
+    %g = torch.aten.gelu %y                 (or relu, silu, tanh, nothing)
+    %z = torch.aten.add.Tensor %g, %r       (or nothing)
+
+After: ``%z = kernel(%x, packed %w, %b, %r)``: one dispatch, nothing in between in memory.
+
+Law: fusion of element-wise consumers into a producer whose result nobody else reads. The packed
+weight is a derived parameter: made once, when the bundle is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from iree.compiler import ir
+
+from ...targets import Target
+from ..kernels.engines.base import Engine
+from ..kernels.engines.registry import engine_for
+from ..kernels.epilogue import Epilogue
+from ..kernels.product import ProductShape, product_kernel
+from .base import Pattern, PatternContext, Stage, operations
+from .kernel_calls import KernelCalls, only_user, rows_and_width
+from .torch_ops import constant_of, parameter_name, tensor_shape
+
+__all__ = ["KernelLinear", "engine_of"]
+
+# Below this a product is a handful of dot products: nothing to tile.
+_LEAST = 16
+
+_ACTIVATIONS = {
+    "torch.aten.gelu": "gelu",
+    "torch.aten.relu": "relu",
+    "torch.aten.silu": "silu",
+    "torch.aten.tanh": "tanh",
+}
+
+
+class KernelLinear(Pattern):
+    """See the module's docstring."""
+
+    name = "canao.kernel_linear"
+    stage: Stage = "torch"
+    after = ("canao.fuse_qkv",)
+
+    def applies_to(self, target: Target) -> bool:
+        """CPUs only: a kernel is code for one instruction set."""
+        return target.kind == "cpu"
+
+    def run(self, module: ir.Module, context: PatternContext) -> int:
+        """Replace every linear layer that an engine serves."""
+        applied = 0
+        for op in operations(module, "torch.aten.linear"):
+            engine = engine_of(op, context)
+            if engine is not None:
+                self._replace(module, context, op, engine)
+                applied += 1
+        return applied
+
+    def _replace(
+        self, module: ir.Module, context: PatternContext, op: Any, engine: Engine
+    ) -> None:
+        tail = _tail(op)
+        source, weight, bias = op.operands
+        rows, depth = rows_and_width(source)
+        outputs = tensor_shape(weight)[0][0]
+        epilogue = Epilogue(
+            activation=tail.activation,
+            bias=str(bias.type) != "!torch.none",
+            residual=tail.residual is not None,
+            accurate=engine.precision == "f32",
+        )
+        kernel = product_kernel(engine, ProductShape(rows, depth, outputs), epilogue)
+        calls = KernelCalls(module, context, ir.Location.fused([o.location for o in tail.ops]))
+        last = tail.ops[-1]
+        with ir.InsertionPoint(last):
+            name = parameter_name(weight)
+            assert name is not None  # engine_of serves parameters only
+            packed = context.parameters.derive(
+                "pack",
+                [name],
+                shape=engine.packed_shape(outputs, depth),
+                dtype={"f32": "float32", "bf16": "int16", "int8": "int8"}[engine.precision],
+                engine=engine.packing,
+            )
+            arguments = [calls.matrix(source), calls.parameter(packed)]
+            if epilogue.bias:
+                arguments.append(calls.builtin(bias))
+            if tail.residual is not None:
+                arguments.append(calls.matrix(tail.residual))
+            (result,) = calls.call(kernel, arguments)
+            restored = calls.restored(result, last.results[0].type)
+        last.results[0].replace_all_uses_with(restored)
+        for absorbed in reversed(tail.ops):
+            absorbed.erase()
+
+
+@dataclass(frozen=True)
+class _Tail:
+    """The linear layer and what its kernel absorbs, in order."""
+
+    ops: list[Any]
+    activation: str
+    residual: Any | None
+
+
+def engine_of(op: Any, context: PatternContext) -> Engine | None:
+    """The engine for a linear layer; None where linalg takes it."""
+    source, weight, bias = op.operands
+    if parameter_name(weight) is None or len(tensor_shape(weight)[0]) != 2:
+        return None
+    if tensor_shape(source)[1] != "f32" or tensor_shape(weight)[1] != "f32":
+        return None
+    if str(bias.type) != "!torch.none" and tensor_shape(bias)[1] != "f32":
+        return None
+    outputs, depth = tensor_shape(weight)[0]
+    if min(outputs, depth) < _LEAST:
+        return None
+    rows, _ = rows_and_width(source)
+    return engine_for(context.target.features, context.precision, outputs, rows)
+
+
+def _tail(op: Any) -> _Tail:
+    ops = [op]
+    activation, residual = "none", None
+    user = _next(ops)
+    if user is not None and user.name in _ACTIVATIONS:
+        spelled = _activation(user)
+        if spelled is not None:
+            activation = spelled
+            ops.append(user)
+            user = _next(ops)
+    if user is not None and user.name == "torch.aten.add.Tensor":
+        residual = _residual(user, ops[-1].results[0])
+        if residual is not None:
+            ops.append(user)
+    return _Tail(ops, activation, residual)
+
+
+def _next(ops: list[Any]) -> Any | None:
+    """The only reader of the last result; copies on the way are absorbed."""
+    while True:
+        user = only_user(ops[-1].results[0])
+        if user is None or user.name != "torch.aten.clone":
+            return user
+        ops.append(user)
+
+
+def _activation(op: Any) -> str | None:
+    name = _ACTIVATIONS[op.name]
+    if op.name != "torch.aten.gelu":
+        return name
+    form = ir.StringAttr(op.operands[1].owner.operation.attributes["value"]).value
+    return {"none": "gelu", "tanh": "gelu_tanh"}.get(form)
+
+
+def _residual(op: Any, value: Any) -> Any | None:
+    """What is added to ``value``, where it is added once and has the same type."""
+    if constant_of(op.operands[2]) != 1:
+        return None
+    other = op.operands[1] if op.operands[0] == value else op.operands[0]
+    return other if other.type == value.type and other != value else None
