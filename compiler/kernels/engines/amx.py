@@ -7,6 +7,7 @@ sink takes them as vectors.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,6 +50,7 @@ class _Amx(Engine):
 
     block_rows: int = 32
     tiles: int = 2
+    blocks: ClassVar[Mapping[int, int]] = {2: 32, 1: 32}
     lanes: ClassVar[int] = 16
     groups_per_step: ClassVar[int] = 16
     row_multiple: ClassVar[int] = _ROWS
@@ -83,9 +85,7 @@ class _Amx(Engine):
             for i in range(row_tiles):
                 offset = e.add(place, e.index(i * _ROWS * stride))
                 address = e.pointer(block.activations, offset)
-                e.effect(
-                    "llvm.x86.tileloadd64", [tile[4 + i], address, e.literal(stride, "i64")]
-                )
+                e.effect("llvm.x86.tileloadd64", [tile[4 + i], address, e.literal(stride, "i64")])
             weights = e.add(panel, e.mul(loop.index, e.index(step)))
             for j in range(self.tiles):
                 address = e.pointer(block.weights, e.add(weights, e.index(j * _ROWS * _BYTES)))
@@ -130,5 +130,3 @@ class AmxBf16(_Amx):
     features: ClassVar[tuple[str, ...]] = ("avx512f", "avx512bf16", "amx-tile", "amx-bf16")
     group: ClassVar[int] = 2
     multiply_op: ClassVar[str] = "llvm.x86.tdpbf16ps"
-
-

@@ -7,6 +7,7 @@ one value a step, bf16 two (VDPBF16PS), int8 four (VPDPBUSD, unsigned by signed)
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ _WIDE_INT = vector(16, "i32")
 class _Broadcasting(Engine):
     """Sums in registers; activations broadcast from memory."""
 
+    blocks: ClassVar[Mapping[int, int]] = {3: 8, 2: 12, 1: 16}
     lanes: ClassVar[int] = 16
 
     def multiply(self, e: Emitter, state: Any, block: Block, sink: Sink) -> None:
@@ -57,8 +59,7 @@ class _Broadcasting(Engine):
     def _broadcast(self, e: Emitter, block: Block, row: Value, depth: Value) -> Value:
         narrow = e.load_vector(block.activations, [row, depth], self.group)
         word = e.bitcast(narrow, vector(1, "i32"))
-        wide = e.op(f"vector.broadcast {word} : {word.type} to {_WIDE_INT}", _WIDE_INT)
-        return wide
+        return e.op(f"vector.broadcast {word} : {word.type} to {_WIDE_INT}", _WIDE_INT)
 
     @abstractmethod
     def _step(self, e: Emitter, total: Value, one: Value, weights: Value) -> Value: ...

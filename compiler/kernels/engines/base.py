@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -44,7 +44,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Engine(ABC):
-    """``tiles`` vectors of ``lanes`` outputs make a panel; ``block_rows`` rows are done at once."""
+    """``tiles`` vectors of ``lanes`` outputs make a panel; ``block_rows`` rows go at once."""
 
     block_rows: int
     tiles: int
@@ -53,6 +53,9 @@ class Engine(ABC):
     precision: ClassVar[str]
     features: ClassVar[tuple[str, ...]]
     """LLVM's names of what the core must have."""
+
+    blocks: ClassVar[Mapping[int, int]]
+    """How many rows at most go with each number of tiles that the registers have room for."""
 
     lanes: ClassVar[int]
     """Outputs in one vector of sums."""
@@ -83,6 +86,11 @@ class Engine(ABC):
     def label(self) -> str:
         """The engine and its block, as part of a kernel's name."""
         return f"{self.name}_{self.block_rows}x{self.panel}"
+
+    @property
+    def packing(self) -> str:
+        """The `label` of an engine that packs weights alike: their form does not know the rows."""
+        return f"{self.name}_1x{self.panel}"
 
     def padded_depth(self, depth: int) -> int:
         """The depth that weights are packed for; zeros fill it up."""
