@@ -1,0 +1,77 @@
+"""Rows of f32 to bf16, kept as i16."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .emitter import Buffer, Emitter, Value, vector
+from .executable import Kernel, Operand
+from .rows import check_padding, groups_for, rows_of, sweep, width_for, zero_fill
+
+__all__ = ["convert_kernel", "convert_reference", "round_bf16"]
+
+_NATIVE = {
+    16: "llvm.x86.avx512bf16.cvtneps2bf16.512",
+    8: "llvm.x86.avx512bf16.cvtneps2bf16.256",
+}
+
+
+def convert_kernel(
+    rows: int,
+    depth: int,
+    *,
+    lanes: int,
+    native: bool = False,
+    padded_rows: int | None = None,
+    row_stride: int | None = None,
+    workgroups: int | None = None,
+) -> Kernel:
+    """X [rows, depth] f32 to Q [padded_rows, row_stride], bf16 as i16.
+
+    Rows beyond ``rows`` stay undefined; the columns from ``depth`` on are zero. ``native`` as for
+    `round_bf16`.
+    """
+    padded, stride = padded_rows or rows, row_stride or depth
+    check_padding(rows, depth, padded, stride)
+    groups = workgroups or groups_for(rows)
+    width = width_for(depth, lanes)
+
+    def body(e: Emitter, buffers: dict[str, Buffer], group: Value) -> None:
+        with rows_of(e, group, rows, groups) as row:
+
+            def convert(column: Value, _: list[Value], __: int) -> list[Value]:
+                x = e.load_vector(buffers["X"], [row, column], width)
+                narrow = round_bf16(e, x, native=native)
+                e.store_vector(narrow, buffers["Q"], [row, column])
+                return []
+
+            sweep(e, depth, lanes, convert)
+            zero_fill(e, buffers["Q"], row, depth)
+
+    label = "native" if native else "plain"
+    name = f"convert_bf16_{label}_{rows}x{depth}_to_{padded}x{stride}_by{lanes}_in{groups}"
+    inputs = (Operand("X", (rows, depth), "f32"),)
+    return Kernel(name, inputs, (Operand("Q", (padded, stride), "i16"),), groups, body)
+
+
+def round_bf16(e: Emitter, x: Value, *, native: bool) -> Value:
+    """A vector of f32 as bf16 in i16, to nearest even.
+
+    ``native`` uses AVX512-BF16's instruction for 16 and 8 lanes, which flushes denormals; else
+    it is some eight instructions of integer arithmetic (IREE knows no better for arith.truncf).
+    """
+    lanes = int(x.type[len("vector<") :].split("x")[0])
+    if native and lanes in _NATIVE:
+        narrow = e.intrinsic(_NATIVE[lanes], [x], vector(lanes, "bf16"))
+    else:
+        narrow = e.truncate(x, "bf16")
+    return e.bitcast(narrow, vector(lanes, "i16"))
+
+
+def convert_reference(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """What `convert_kernel` computes of finite numbers, denormals aside."""
+    bits = x.astype(np.float32).view(np.uint32)
+    nearest_even = np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
+    return ((bits + nearest_even) >> np.uint32(16)).astype(np.uint16).view(np.int16)
