@@ -38,7 +38,7 @@ def choose_target(bundle: Bundle, device: Device, target: str | None = None) -> 
         device.check(bundle, bundle.module(target))
         return target
     fitting: list[tuple[int, str]] = []
-    refusals: list[tuple[str, MissingDeviceError]] = []
+    refusals: list[tuple[str, Objection]] = []
     for name in bundle.targets:
         module = bundle.module(name)
         try:
@@ -46,7 +46,8 @@ def choose_target(bundle: Bundle, device: Device, target: str | None = None) -> 
         except DeviceAbsentError:
             raise  # what is missing is the device, whatever the module
         except MissingDeviceError as error:
-            refusals.append((name, error))
+            # Not the error itself: by its frames it would keep the caller's devices alive.
+            refusals.append((name, _objection(error)))
         else:
             fitting.append((len(module.features), name))
     if not fitting:
@@ -56,18 +57,18 @@ def choose_target(bundle: Bundle, device: Device, target: str | None = None) -> 
     return max(fitting, key=lambda item: item[0])[1]
 
 
-def _explained(refusals: Sequence[tuple[str, MissingDeviceError]]) -> str:
+def _objection(error: MissingDeviceError) -> Objection:
+    if isinstance(error, ModuleRefusedError):
+        return error.objection
+    # A device of another package may say everything in one text of its own.
+    return Objection(reason=str(error), remedy=_REMEDY)
+
+
+def _explained(refusals: Sequence[tuple[str, Objection]]) -> str:
     """Tell each reason once, with the targets that it holds for, and then what to do."""
     reasons: dict[str, list[str]] = {}
-    remedies: dict[str, None] = {}
-    for target, error in refusals:
-        # A device of another package may say everything in one text of its own.
-        known = (
-            error.objection
-            if isinstance(error, ModuleRefusedError)
-            else Objection(reason=str(error), remedy=_REMEDY)
-        )
-        reasons.setdefault(known.reason, []).append(target)
-        remedies[known.remedy] = None
+    for target, objection in refusals:
+        reasons.setdefault(objection.reason, []).append(target)
     told = "; ".join(f"{', '.join(targets)}: {reason}" for reason, targets in reasons.items())
+    remedies = dict.fromkeys(objection.remedy for _, objection in refusals)
     return f"({told}): {', or '.join(remedies)}"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -333,6 +335,22 @@ def test_each_reason_is_told_once_with_its_targets(monkeypatch: pytest.MonkeyPat
         "machine is x86_64; gpu, other_gpu: for a GPU, not for a CPU): compile the model for "
         "the target 'host' on this machine"
     )
+
+
+def test_a_choice_keeps_nothing_alive(encoder_bundle: Bundle) -> None:
+    class Kept:
+        pass
+
+    def choose() -> weakref.ref[Kept]:
+        kept = Kept()
+        assert choose_target(encoder_bundle, LocalDevice()) == "host"
+        return weakref.ref(kept)
+
+    gc.disable()  # a cycle would be found, but only some day
+    try:
+        assert choose()() is None
+    finally:
+        gc.enable()
 
 
 def test_a_device_that_is_not_here_is_the_only_reason(
