@@ -6,20 +6,10 @@ the latest when the child's interpreter ends. Such objects are kept until the pr
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 from collections.abc import Callable
 
-__all__ = ["in_child", "keep_for_ever"]
-
-
-def keep_for_ever(thing: object) -> None:
-    """Make sure that ``thing`` and all it refers to is never destroyed."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
-    binding = sys.modules.get("iree.runtime._binding")
-    if binding is not None:  # or it would complain of each object when the process ends
-        binding.disable_leak_checker()
+__all__ = ["in_child"]
 
 
 def in_child(action: Callable[[], None]) -> None:

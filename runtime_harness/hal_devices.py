@@ -11,7 +11,8 @@ from threading import Lock
 from typing import Any
 
 from ..errors import BundleError, CanaoError, DeviceError, MissingDeviceError
-from .forking import in_child, keep_for_ever
+from .forking import in_child
+from .keeping import keep_for_ever
 from .tools import error_line
 
 __all__ = ["create_hal_device", "forget", "iree_errors"]

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..errors import DeviceError, InputError
 from .bucket import Bucket
 from .feeds import Feeds, check_feeds
-from .forking import in_child, keep_for_ever
+from .forking import in_child
+from .keeping import keep_for_ever
 from .watchdog import Expired, Watchdog
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = ["Session", "load"]
 
 T = TypeVar("T")
 
+# Those that hold something of IREE, closed or not.
 _live: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
@@ -185,27 +187,29 @@ class Session:
         if os.getpid() != self._pid:  # all of it still belongs to the parent
             return
         with self._lock:
-            _live.discard(self)
             self._refusal = self._refusal or "this session is closed: load the bundle again"
             if self._watchdog is not None:
-                self._watchdog.close(wait=not self._lost)
-                self._watchdog = None
-            if not self._lost:  # else what the lost call works on must stay as it is
+                self._watchdog.close()
+            if not self._is_busy():  # else what the lost call works on must stay as it is
                 self._release()
+
+    def _is_busy(self) -> bool:
+        """Whether a call that ran out of time is still running."""
+        return self._watchdog is not None and self._watchdog.is_busy
 
     def _release(self) -> None:
         # In this order: a device must outlive what was made on it.
         self._released = True
+        _live.discard(self)
         for bucket in self._buckets.values():
             bucket.close()
         self._buckets = {}
         self._engine.close()
 
     def __del__(self) -> None:
-        # Not even a lost call refers to the session any more.
-        if not self._released and os.getpid() == self._pid:
+        # The call that ran out of time, if there was one, has returned: it refers to the session.
+        if not self._released:
             self.close()
-            self._release()
 
     def __enter__(self) -> Session:
         return self
@@ -226,6 +230,8 @@ def _close_all() -> None:
     # IREE's objects must be gone before the interpreter is, or its binding complains.
     for session in list(_live):
         session.close()
+    for session in list(_live):  # a lost call still works on them, and nothing can stop it
+        keep_for_ever(session)
 
 
 def _leave_to_parent() -> None:

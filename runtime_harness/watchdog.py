@@ -26,23 +26,30 @@ class Watchdog:
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="canao-session", daemon=True)
+        self._given_up: threading.Event | None = None
         self._thread.start()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call that was given up is still running."""
+        return self._given_up is not None and not self._given_up.is_set()
 
     def run(self, call: Callable[[], T], timeout: float) -> T:
         """Return what ``call`` returns or raise what it raises, within ``timeout`` seconds."""
         item = _Call(call)
         self._calls.put(item)
         if not item.done.wait(timeout):
+            self._given_up = item.done
             raise Expired
         if item.error is not None:
             raise item.error
         result: T = item.value
         return result
 
-    def close(self, *, wait: bool = True) -> None:
-        """End the thread once it is idle, and wait for that a moment."""
+    def close(self) -> None:
+        """End the thread once it is idle; if it is now, wait for that a moment."""
         self._calls.put(None)
-        if wait and threading.current_thread() is not self._thread:
+        if not self.is_busy and threading.current_thread() is not self._thread:
             self._thread.join(timeout=1.0)
 
     def _serve(self) -> None:

@@ -351,18 +351,30 @@ def test_a_call_in_this_process_that_takes_too_long_loses_the_session(tmp_path: 
         session(rounds=[10])
 
 
-def test_a_lost_session_does_not_spoil_the_end_of_the_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["pass", "session.close()", "del session, call"])
+@pytest.mark.parametrize("rest", [0, 5])
+def test_a_lost_session_does_not_spoil_the_end_of_the_process(
+    rest: float, end: str, tmp_path: Path
+) -> None:
+    """Neither while the lost call still runs, nor after it has returned."""
     bundle = slow_bundle(tmp_path / "slow", "host")
     code = f"""
+import time
 from canao.errors import DeviceError
 from canao.runtime_harness import load
 session = load({str(bundle.path)!r}, timeout=0.2)
+call = lambda: session(rounds=[100_000_000 if {rest} else 2_000_000_000])
 try:
-    session(rounds=[400_000_000])
+    call()
 except DeviceError:
     print("lost")
+until = time.monotonic() + {rest}
+while time.monotonic() < until and session._is_busy():
+    time.sleep(0.05)
+{end}
 """
-    assert run_python(code).stdout == "lost\n"
+    done = run_python(code)
+    assert (done.stdout, done.stderr) == ("lost\n", "")
 
 
 def test_a_process_that_takes_too_long_is_stopped_and_the_session_stays(tmp_path: Path) -> None:

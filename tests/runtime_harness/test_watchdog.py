@@ -28,3 +28,16 @@ def test_a_call_out_of_time_is_given_up() -> None:
 def test_it_can_be_closed_from_its_own_thread() -> None:
     watchdog = Watchdog()
     watchdog.run(watchdog.close, 5)
+
+
+def test_a_call_that_was_given_up_is_busy_until_it_returns() -> None:
+    watchdog, gate = Watchdog(), threading.Event()
+    assert not watchdog.is_busy
+    watchdog.run(lambda: None, 5)
+    with pytest.raises(Expired):
+        watchdog.run(gate.wait, 0.01)
+    assert watchdog.is_busy
+    watchdog.close()
+    gate.set()
+    watchdog._thread.join(5)
+    assert not watchdog.is_busy
