@@ -20,6 +20,7 @@ FLOORS = {
     "console": 5,
     "demo": 5,
     "inspection": 5,
+    "commands": 5,
     "cli": 5,
 }
 HEAVY = ("torch", "iree.compiler", "transformers", "torch_mlir")
@@ -27,7 +28,7 @@ HEAVY = ("torch", "iree.compiler", "transformers", "torch_mlir")
 
 def modules() -> list[Path]:
     files = [path for path in ROOT.glob("*.py") if path.stem != "__init__"]
-    for folder in ("targets", "runtime_harness", "compiler", "search"):
+    for folder in ("targets", "runtime_harness", "compiler", "search", "commands"):
         files.extend(sorted((ROOT / folder).rglob("*.py")))
     return files
 
