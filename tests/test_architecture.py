@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,16 @@ def later():
 """
     seen = imported_floors(ROOT / "targets" / "target.py", source)
     assert seen == {"compiler", "search", "cli", "demo"}
+
+
+def test_every_package_is_installed() -> None:
+    described = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    found = {
+        ".".join(("canao", *path.parent.relative_to(ROOT).parts))
+        for folder in (ROOT / name for name in FLOORS)
+        for path in folder.rglob("__init__.py")
+    }
+    assert set(described["tool"]["setuptools"]["packages"]) == {"canao", *found}
 
 
 def run(code: str) -> str:
