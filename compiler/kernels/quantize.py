@@ -46,10 +46,11 @@ TINY = 1e-30
 
 @dataclass(frozen=True)
 class _Codes:
-    """q is the low byte of ``factor`` * x + ``base``, kept within ``lowest`` and ``highest``.
+    """q is the low byte of ``factor`` * x + ``base``, where x is kept within the limits.
 
-    Instead of x stands x / 2 + ``negative_half_low`` if there is one: the code of x - low, halved
-    because max - min may overflow. No ``lowest`` is needed where no finite x lies below it.
+    Instead of x stands x / 2 + ``negative_half_low`` if there is one: x - low, halved because
+    max - min may overflow. No ``lowest`` is needed where only -inf lies below it, and base has
+    the low byte 0, as -inf has. (Limits on the code would cost x86 its one scarce port.)
     """
 
     scale: Value
@@ -57,8 +58,8 @@ class _Codes:
     negative_half_low: Value | None
     factor: Value
     base: float
-    lowest: float | None
-    highest: float
+    lowest: Value | None
+    highest: Value
 
 
 def quantize_row(
@@ -96,19 +97,19 @@ def quantize_row(
     e.store(found.offset, scales, [row, 1])
 
     width = width_for(depth, lanes)
-    type_ = vector(width, "f32")
-    half, base = e.number(0.5, type_), e.number(found.base, type_)
-    highest = e.number(found.highest, type_)
-    factor = e.broadcast(found.factor, width)
+    half = e.number(0.5, vector(width, "f32"))
+    base = e.number(found.base, vector(width, "f32"))
+    factor, highest = e.broadcast(found.factor, width), e.broadcast(found.highest, width)
     shift = found.negative_half_low and e.broadcast(found.negative_half_low, width)
+    lowest = found.lowest and e.broadcast(found.lowest, width)
     fetch = reload if reload is not None and scheme != "static" else load
 
     def encode(column: Value, _: list[Value], __: int) -> list[Value]:
         x = fetch(column, width)
         x = x if shift is None else e.fma(x, half, shift)
-        code = e.minimum(e.fma(x, factor, base), highest)
-        if found.lowest is not None:
-            code = e.maximum(code, e.number(found.lowest, type_))
+        x = e.minimum(x, highest)
+        x = x if lowest is None else e.maximum(x, lowest)
+        code = e.fma(x, factor, base)
         bits = e.bitcast(code, vector(width, "i32"))
         e.store_vector(e.truncate(bits, "i8"), codes, [row, column])
         return []
@@ -144,9 +145,8 @@ def _asymmetric(e: Emitter, load: Load, depth: int, lanes: int, form: Form) -> _
     offset = low if form == "u8" else e.fma(scale, number(128.0), low)
     offset = e.select(any_number, offset, number(float("nan")))
     base = _base(form)
-    # The low byte of -inf is 0, which is the lowest code only of u8.
-    lowest = None if form == "u8" else base
-    return _Codes(scale, offset, negative_half_low, factor, base, lowest, base + 255.0)
+    lowest = None if form == "u8" else number(0.0)
+    return _Codes(scale, offset, negative_half_low, factor, base, lowest, half_range)
 
 
 def _symmetric(e: Emitter, load: Load, depth: int, lanes: int) -> _Codes:
@@ -167,7 +167,7 @@ def _symmetric(e: Emitter, load: Load, depth: int, lanes: int) -> _Codes:
     scale = e.select(varies, e.mul(largest, number(1.0 / 127.0)), number(0.0))
     scale = e.select(any_number, scale, number(float("nan")))
     factor = e.select(varies, e.div(number(127.0), largest), number(0.0))
-    return _Codes(scale, number(0.0), None, factor, _MAGIC, _MAGIC - 127.0, _MAGIC + 127.0)
+    return _Codes(scale, number(0.0), None, factor, _MAGIC, e.negate(largest), largest)
 
 
 def _given(e: Emitter, static: Buffer, form: Form) -> _Codes:
@@ -175,8 +175,8 @@ def _given(e: Emitter, static: Buffer, form: Form) -> _Codes:
     low = offset if form == "u8" else e.fma(scale, e.number(-128.0, "f32"), offset)
     negative_half_low = e.mul(low, e.number(-0.5, "f32"))
     factor = e.div(e.number(2.0, "f32"), scale)
-    base = _base(form)
-    return _Codes(scale, offset, negative_half_low, factor, base, base, base + 255.0)
+    highest, lowest = e.mul(scale, e.number(127.5, "f32")), e.number(0.0, "f32")
+    return _Codes(scale, offset, negative_half_low, factor, _base(form), lowest, highest)
 
 
 def _base(form: Form) -> float:

@@ -34,6 +34,7 @@ def quantize_reference(
             scale, offset = (np.full((len(row), 1), v, np.float32) for v in static)
             low = offset if form == "u8" else _fused(scale, -128.0, offset)
             shift, factor = low * np.float32(-0.5), np.float32(2.0) / scale
+            half = scale * np.float32(127.5)
         else:
             none = np.isnan(row).all(1, keepdims=True)
             low = np.where(none, LARGEST, np.nanmin(row, 1, keepdims=True, initial=np.inf))
@@ -46,7 +47,7 @@ def quantize_reference(
             factor = np.where(varies, np.float32(255.0) / half, np.float32(0.0))
             offset = low if form == "u8" else _fused(scale, 128.0, low)
             offset = np.where(none, np.float32(np.nan), offset)
-        codes = _rounded(_fused(row, 0.5, shift), factor, 0.0, 255.0)
+        codes = _rounded(_fused(row, 0.5, shift), factor, np.zeros_like(half), half)
     if form == "s8":
         codes = codes - 128.0
     return codes.astype(np.uint8 if form == "u8" else np.int8), np.concatenate([scale, offset], 1)
@@ -60,7 +61,7 @@ def _symmetric_reference(row: _Array) -> tuple[_Array, _Array]:
     scale = np.where(varies, largest * np.float32(1.0 / 127.0), np.float32(0.0))
     scale = np.where(any_number, scale, np.float32(np.nan))
     factor = np.where(varies, np.float32(127.0) / largest, np.float32(0.0))
-    codes = _rounded(row, factor, -127.0, 127.0)
+    codes = _rounded(row, factor, -largest, largest)
     return codes.astype(np.int8), np.concatenate([scale, np.zeros_like(scale)], 1)
 
 
@@ -69,7 +70,7 @@ def _fused(a: _Array, b: float, c: _Array) -> _Array:
     return result
 
 
-def _rounded(x: _Array, factor: _Array, lowest: float, highest: float) -> _Array:
+def _rounded(x: _Array, factor: _Array, lowest: _Array, highest: _Array) -> _Array:
     """The nearest integers to the products, which float64 holds exactly; NaN is the highest."""
-    product = np.rint(x.astype(np.float64) * factor.astype(np.float64))
-    return np.where(np.isnan(product), highest, np.clip(product, lowest, highest))
+    kept = np.maximum(np.where(x < highest, x, highest), lowest)
+    return np.rint(kept.astype(np.float64) * factor.astype(np.float64))
