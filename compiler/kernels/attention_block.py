@@ -13,7 +13,8 @@ from typing import Any
 from .attention_pack import Part, load_row, pack_keys, pack_values
 from .attention_plan import Plan
 from .attention_shape import AttentionShape, Sources, View
-from .attention_softmax import LOWEST, Running, Scores, inverse, soften
+from .attention_softmax import LOWEST, Running, Scores, inverse, native_bf16, soften
+from .convert import round_bf16
 from .emitter import Buffer, Emitter, Value, vector
 from .engines.base import Block, Sink
 
@@ -46,6 +47,7 @@ class Work:
         self._e, self._plan, self._shape, self._sources = e, plan, shape, sources
         self._scale, self._causal = scale, causal
         self._buffers, self._state = buffers, state
+        self._native = native_bf16(plan.scores)
         element = plan.scores.element
         rows = plan.scores.padded_rows(plan.rows)
         depth = plan.scores.row_stride(shape.head_dim)
@@ -84,13 +86,13 @@ class Work:
     def _part(self, view: View, row: Value, head: Value, width: int) -> Part:
         e = self._e
         column = e.add(e.index(view.column), e.mul(head, e.index(width)))
-        return Part(self._buffers[f"matrix{view.matrix}"], row, column, width)
+        return Part(self._buffers[f"matrix{view.matrix}"], row, column, width, self._native)
 
     def _room(self, keys: int) -> int:
         """``keys`` and the padding that both products need."""
         scores, values = self._plan.scores, self._plan.values
         found = keys
-        while found % scores.panel or found % (values.group * values.groups_per_step):
+        while found % scores.panel or values.padded_depth(found) != found:
             found += 1
         return found
 
@@ -123,7 +125,7 @@ class Work:
         soften(e, self._scores, rows, self._room(keys), self._factors, running)
 
         def add(row: Value, i: int, total: Value) -> None:
-            at = [e.add(start, row), i * self._lanes]
+            at: list[int | Value] = [e.add(start, row), i * self._lanes]
             past = e.load_vector(self._sums, at, self._lanes)
             factor = e.load_vector(self._factors, [row, 0], self._lanes)
             e.store_vector(e.fma(past, factor, total), self._sums, at)
@@ -281,7 +283,7 @@ class Work:
         if width < self._lanes:
             value = e.shuffle(value, value, range(width))
         if result.element == "i16":
-            value = e.bitcast(e.truncate(value, "bf16"), vector(width, "i16"))
+            value = round_bf16(e, value, native=self._native)
         token = e.add(e.mul(self._batch, e.index(shape.queries)), item.query)
         column = e.add(e.mul(item.head, e.index(shape.value_dim)), e.index(start))
         e.store_vector(value, result, [e.add(token, row), column])

@@ -1,10 +1,10 @@
 """k and v of one head, packed as an engine's weights: into scratch, inside the kernel.
 
-`Engine.pack` in vector code. Before: rows of tokens. After, a *word* being the 32 bits of one f32
-or of two bf16 that a lane multiplies at once::
+`Engine.pack` in vector code. Before: rows of tokens. After, a *word* being the f32 or
+the group of bf16 that a lane multiplies at once::
 
     k: keys are outputs, so blocks of lanes x lanes words are transposed
-    v: tokens are the depth, so rows are copied (f32) or taken two by two and interleaved (bf16)
+    v: tokens are the depth, so rows are copied (f32) or interleaved by twos or fours (bf16)
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .convert import round_bf16
 from .emitter import Buffer, Emitter, Value, vector
 from .engines.base import Engine
 
@@ -20,12 +21,13 @@ __all__ = ["Part", "load_row", "pack_keys", "pack_values"]
 
 @dataclass(frozen=True)
 class Part:
-    """One head's columns of a matrix, from a row on."""
+    """One head's columns of a matrix, from a row on; ``native`` as for `round_bf16`."""
 
     buffer: Buffer
     row: Value
     column: Value
     width: int
+    native: bool
 
 
 def load_row(
@@ -35,7 +37,7 @@ def load_row(
     at = [e.add(part.row, row), e.add(part.column, e.index(start))]
     found = e.load_vector(part.buffer, at, count)
     if part.buffer.element != element:
-        found = _converted(e, found, count, element)
+        found = _converted(e, part, found, element)
     if count < width:
         nothing = e.number(0, vector(count, element))
         lanes = [min(lane, count) for lane in range(width)]
@@ -86,12 +88,12 @@ def pack_values(
             _value_group(e, engine, part, packed, loop.index, 0)
 
 
-def _converted(e: Emitter, value: Value, count: int, element: str) -> Value:
+def _converted(e: Emitter, part: Part, value: Value, element: str) -> Value:
     """f32 to the bits of bf16, or back."""
     if element == "i16":
-        return e.bitcast(e.truncate(value, "bf16"), vector(count, "i16"))
+        return round_bf16(e, value, native=part.native)
     wide = e.shift_left(e.extend(value, "i32", signed=False), 16)
-    return e.bitcast(wide, vector(count, "f32"))
+    return e.bitcast(wide, wide.type.replace("i32", "f32"))
 
 
 def _key_block(
@@ -111,7 +113,8 @@ def _key_block(
     """
     lanes, tiles, step = engine.lanes, engine.tiles, engine.groups_per_step
     width = lanes * engine.group
-    words = vector(lanes, "i32" if engine.group > 1 else "f32")
+    bits = engine.group * (32 if engine.element == "f32" else 16)
+    words = vector(lanes, "f32" if engine.element == "f32" else f"i{bits}")
     rows = [e.number(0, words)] * lanes
     start = e.mul(number, e.index(width))
     for i in range(valid):
@@ -155,12 +158,12 @@ def _value_group(
 
 
 def _interleaved(e: Emitter, rows: Sequence[Value]) -> Value:
-    """a0 b0 a1 b1 ... of two vectors; a single one as it is."""
+    """a0 b0 a1 b1 ... of two vectors, a0 b0 c0 d0 a1 ... of four; a single one as it is."""
     if len(rows) == 1:
         return rows[0]
-    first, second = rows
-    lanes = int(first.type[len("vector<") :].split("x")[0])
-    return e.shuffle(first, second, [i // 2 + (i % 2) * lanes for i in range(2 * lanes)])
+    first, second = _interleaved(e, rows[::2]), _interleaved(e, rows[1::2])
+    count = int(first.type[len("vector<") :].split("x")[0])
+    return e.shuffle(first, second, [i // 2 + (i % 2) * count for i in range(2 * count)])
 
 
 def _transposed(e: Emitter, rows: Sequence[Value]) -> list[Value]:

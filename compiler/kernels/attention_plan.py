@@ -48,7 +48,7 @@ def plan_for(engine: Engine, shape: AttentionShape) -> Plan | None:
     scores = replace(engine, tiles=tiles, block_rows=rows)
     groups = shape.batch * shape.kv_heads
     share = shape.sharing if groups >= _ENOUGH_GROUPS else 1
-    unit = math.lcm(scores.panel, scores.group * scores.groups_per_step)
+    unit = math.lcm(scores.panel, scores.padded_depth(1))
     room = math.ceil(shape.keys / unit) * unit
     whole = Plan(scores, scores, rows, room, 0, share)
     if _fixed_bytes(whole, shape) <= _STACK:

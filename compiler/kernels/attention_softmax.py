@@ -15,16 +15,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .convert import round_bf16
 from .emitter import Buffer, Emitter, Value, vector
 from .engines.base import Engine
-from .vector_math import exp
+from .vector_math import Accuracy, exp_nonpositive
 
-__all__ = ["LOWEST", "Running", "Scores", "inverse", "soften"]
+__all__ = ["LOWEST", "Running", "Scores", "inverse", "native_bf16", "soften"]
 
 LOWEST = float(np.finfo(np.float32).min)
 _ALLOWED = 1e-30
 _UNROLL = 16
 _CHAINS = 4
+
+
+def native_bf16(engine: Engine) -> bool:
+    """Whether a core that has this engine rounds to bf16 in one instruction."""
+    return "avx512bf16" in engine.features
 
 
 @dataclass(frozen=True)
@@ -33,16 +39,24 @@ class Scores:
 
     buffer: Buffer
     lanes: int
+    native: bool
 
     @classmethod
     def scratch(cls, e: Emitter, engine: Engine, rows: int, keys: int) -> Scores:
         """Room for ``rows`` x ``keys``."""
         words = 1 if engine.element == "f32" else 2
-        return cls(e.scratch((rows, keys * words), engine.element), engine.lanes)
+        return cls(
+            e.scratch((rows, keys * words), engine.element), engine.lanes, native_bf16(engine)
+        )
 
     @property
     def _words(self) -> int:
         return 1 if self.buffer.element == "f32" else 2
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """What exponential the probabilities are worth."""
+        return "accurate" if self._words == 1 else "fast"
 
     def load(self, e: Emitter, row: Value, key: Value) -> Value:
         """``lanes`` scores from ``key`` on."""
@@ -59,7 +73,7 @@ class Scores:
     def store_probabilities(self, e: Emitter, value: Value, row: Value, key: Value) -> None:
         """``lanes`` probabilities; scores up to there must have been read."""
         if self._words == 2:
-            value = e.bitcast(e.truncate(value, "bf16"), vector(self.lanes, "i16"))
+            value = round_bf16(e, value, native=self.native)
         e.store_vector(value, self.buffer, [row, key])
 
 
@@ -98,7 +112,7 @@ def soften(
             maximum = e.maximum(maximum, before)
 
         def soft(at: Value, total: Value) -> Value:
-            value = exp(e, e.sub(scores.load(e, row, at), maximum))
+            value = exp_nonpositive(e, e.sub(scores.load(e, row, at), maximum), scores.accuracy)
             scores.store_probabilities(e, value, row, at)
             return e.add(total, value)
 
@@ -106,7 +120,7 @@ def soften(
         if running is None or slot is None or before is None:
             factor = inverse(e, total)
         else:
-            factor = exp(e, e.sub(before, maximum))
+            factor = exp_nonpositive(e, e.sub(before, maximum))
             past = e.broadcast(e.load(running.total, [slot]), lanes)
             e.store(first_lane(e, e.fma(past, factor, total)), running.total, [slot])
             e.store(first_lane(e, maximum), running.maximum, [slot])

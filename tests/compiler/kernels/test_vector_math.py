@@ -21,8 +21,20 @@ from canao.compiler.kernels.trial import build, program
 from .support import load_kernel
 
 COUNT = 4096
+
+
+def nonpositive(e: Emitter, x: Value, accuracy: vm.Accuracy) -> Value:
+    return vm.exp_nonpositive(e, e.minimum(e.number(0.0, x.type), x), accuracy)
+
+
+def nonpositive_reference(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return vm.exp_reference(np.minimum(x, 0.0))
+
+
 FUNCTIONS = {
     "exp": vm.exp,
+    "exp_nonpositive": functools.partial(nonpositive, accuracy="accurate"),
+    "exp_nonpositive_fast": functools.partial(nonpositive, accuracy="fast"),
     "gelu": vm.gelu,
     "gelu_fast": functools.partial(vm.gelu, accuracy="fast"),
     "gelu_tanh": vm.gelu_tanh,
@@ -33,6 +45,8 @@ FUNCTIONS = {
 }
 REFERENCES = {
     "exp": vm.exp_reference,
+    "exp_nonpositive": nonpositive_reference,
+    "exp_nonpositive_fast": nonpositive_reference,
     "gelu": vm.gelu_reference,
     "gelu_fast": vm.gelu_reference,
     "gelu_tanh": vm.gelu_tanh_reference,
@@ -42,7 +56,14 @@ REFERENCES = {
     "tanh": vm.tanh_reference,
 }
 # Relative to the true value; the rest is absolute, times the larger of 1 and |x|.
-RELATIVE = {"exp": 2e-7, "silu": 4e-7, "relu": 0.0, "tanh": 4e-7}
+RELATIVE = {
+    "exp": 2e-7,
+    "exp_nonpositive": 2e-7,
+    "exp_nonpositive_fast": 1.2e-4,
+    "silu": 4e-7,
+    "relu": 0.0,
+    "tanh": 4e-7,
+}
 ABSOLUTE = {"gelu": 2.5e-7, "gelu_fast": 1.4e-4, "gelu_tanh": 2.5e-7, "gelu_tanh_fast": 1.4e-4}
 ALMOST_ZERO = 1e-37
 
@@ -109,8 +130,8 @@ def test_special_numbers() -> None:
     found = evaluate(np.array([np.inf, -np.inf, np.nan, 0.0, -0.0], np.float32))
     for name, (high, low, nan, zero, negative_zero) in found.items():
         assert np.isnan(nan), name
-        if name == "exp":
-            assert high > 2.3e38
+        if name.startswith("exp"):
+            assert high > 2.3e38 if name == "exp" else high == 1.0
             assert 0.0 <= low < 2e-38
             assert zero == negative_zero == 1.0
             continue
