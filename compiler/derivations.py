@@ -48,7 +48,7 @@ def _pack(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Tens
 def weight_scales(weight: torch.Tensor) -> torch.Tensor:
     """Symmetric scales [outputs] of an int8 weight: its largest magnitude over 127."""
     largest = weight.abs().amax(dim=1)
-    return (largest / 127).clamp(min=np.finfo(np.float32).tiny)
+    return (largest / 127).clamp(min=float(np.finfo(np.float32).tiny))
 
 
 def _quantised(weight: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ class CompileOptions:
                     f"Target {one.name} cannot do {precision}: it can do "
                     f"{', '.join(one.precisions)}."
                 )
+        chosen = tuple(_needed(one, precision) for one in chosen)
         if fusion not in FUSIONS:
             raise InputError(f"Unknown fusion {fusion!r}: choose one of {', '.join(FUSIONS)}.")
         if isinstance(drop_patterns, str):
@@ -106,6 +108,17 @@ def _targets(given: str | Target | Sequence[str | Target]) -> tuple[Target, ...]
         raise InputError("No target was given: name one, for example 'host'.")
     found = [t if isinstance(t, Target) else targets.get(t) for t in listed]
     return tuple({target.name: target for target in found}.values())
+
+
+def _needed(target: Target, precision: str) -> Target:
+    """``target`` without the features that only a narrower precision would use.
+
+    A bundle runs wherever the features it names are; f32 has no use for AMX tiles.
+    """
+    if precision != "f32":
+        return target
+    kept = tuple(feature for feature in target.features if not feature.startswith("amx-"))
+    return dataclasses.replace(target, features=kept)
 
 
 def _lengths(given: int | Sequence[int]) -> tuple[int, ...]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,8 +16,8 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 # /proc/cpuinfo's flag -> LLVM's feature. Only what code generation emits by itself or the
 # compiler selects a kernel by: a feature named here is one a machine must have to run the
-# module. AES, SHA and the like need an intrinsic nobody writes here, and AMX needs a
-# permission from the kernel, so naming them would only refuse machines that can run it.
+# module. AES, SHA and the like need an intrinsic nobody writes here, so naming them would only
+# refuse machines that can run it.
 _X86_64 = {
     "pni": "sse3",
     "ssse3": "ssse3",
@@ -54,7 +57,13 @@ _X86_64 = {
     "avx512_vpopcntdq": "avx512vpopcntdq",
     "avx512_bf16": "avx512bf16",
     "avx512_fp16": "avx512fp16",
+    "amx_tile": "amx-tile",
+    "amx_int8": "amx-int8",
+    "amx_bf16": "amx-bf16",
 }
+
+# Linux hands out the tile registers on request: arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA.
+_ARCH_PRCTL, _REQUEST_STATE, _TILE_DATA = 158, 0x1023, 18
 
 # SVE stays out: the code generated here has fixed-length vectors, which NEON serves.
 _AARCH64 = {
@@ -96,7 +105,19 @@ def _kernel_flags() -> frozenset[str]:
 def _machine_features() -> tuple[str, ...]:
     flags = _kernel_flags()
     table = _FEATURES.get(machine_arch(), {})
-    return tuple(feature for flag, feature in table.items() if flag in flags)
+    found = tuple(feature for flag, feature in table.items() if flag in flags)
+    if any(feature.startswith("amx-") for feature in found) and not _tiles_are_granted():
+        return tuple(feature for feature in found if not feature.startswith("amx-"))
+    return found
+
+
+@functools.cache
+def _tiles_are_granted() -> bool:
+    """Whether a process here may use AMX tiles; a sandbox may forbid what the CPU can do."""
+    if sys.platform != "linux" or machine_arch() != "x86_64":
+        return False
+    request = ctypes.CDLL(None, use_errno=True).syscall
+    return int(request(_ARCH_PRCTL, _REQUEST_STATE, _TILE_DATA)) == 0
 
 
 def host_target() -> Target:
@@ -111,7 +132,7 @@ def host_target() -> Target:
         kind="cpu",
         description=f"this machine's CPU ({arch})",
         features=_machine_features(),
-        precisions=("f32",),
+        precisions=("f32", "bf16", "int8"),
         devices=("local",),
     )
 

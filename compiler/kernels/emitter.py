@@ -258,6 +258,10 @@ class Emitter:
         """Between index and an integer."""
         return self.op(f"arith.index_cast {a} : {a.type} to {type_}", type_)
 
+    def cast_bool(self, a: Value) -> Value:
+        """An i1 as the index 0 or 1."""
+        return self.op(f"arith.index_castui {a} : i1 to index", "index")
+
     def broadcast(self, a: Value, lanes: int) -> Value:
         """A scalar in every lane."""
         type_ = vector(lanes, a.type)

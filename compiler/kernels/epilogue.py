@@ -17,6 +17,7 @@ try:
     from . import vector_math
 except ImportError:
     vector_math = None
+from .convert import round_bf16
 from .emitter import Buffer, Emitter, Value
 from .executable import Operand
 
@@ -27,13 +28,17 @@ ACTIVATIONS = ("none", "gelu", "gelu_tanh", "relu", "silu", "tanh")
 
 @dataclass(frozen=True)
 class Epilogue:
-    """``accurate`` asks for activations right to f32; else to bf16 and int8."""
+    """``accurate`` asks for activations right to f32; else to bf16 and int8.
+
+    ``output`` is f32 or bf16; ``native_bf16`` as for `round_bf16`.
+    """
 
     activation: str = "none"
     bias: bool = True
     residual: bool = False
     output: str = "f32"
     accurate: bool = True
+    native_bf16: bool = False
 
     @property
     def label(self) -> str:
@@ -41,6 +46,7 @@ class Epilogue:
         parts = [self.activation, "bias" if self.bias else "nobias"]
         parts += ["residual"] if self.residual else []
         parts += ["accurate"] if self.accurate else []
+        parts += ["native"] if self.native_bf16 and self.output == "bf16" else []
         return "_".join([*parts, self.output])
 
     def operands(
@@ -141,6 +147,5 @@ class Finish:
         if self._epilogue.residual:
             value = e.add(value, e.load_vector(self._buffers["residual"], at, width))
         if self._epilogue.output == "bf16":
-            narrow = e.truncate(value, "bf16")
-            value = e.bitcast(narrow, f"vector<{width}xi16>")
+            value = round_bf16(e, value, native=self._epilogue.native_bf16)
         e.store_vector(value, self._buffers["result"], at)

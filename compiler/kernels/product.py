@@ -19,6 +19,7 @@ from .emitter import Buffer, Emitter, Value
 from .engines.base import Block, Engine
 from .epilogue import Epilogue, Finish
 from .executable import Kernel, Operand
+from .rows import zero_fill
 
 __all__ = ["ProductShape", "product_kernel"]
 
@@ -39,11 +40,18 @@ class ProductShape:
         return self.rows * self.depth * self.outputs
 
 
-def product_kernel(engine: Engine, shape: ProductShape, epilogue: Epilogue) -> Kernel:
+def product_kernel(
+    engine: Engine,
+    shape: ProductShape,
+    epilogue: Epilogue,
+    *,
+    result_shape: tuple[int, int] | None = None,
+) -> Kernel:
     """The kernel; its inputs are ``activations``, ``weights`` and the epilogue's operands.
 
     ``activations``: [padded rows, row stride]; ``weights``: `Engine.packed_shape`;
-    ``result``: [rows, outputs] f32, or i16 holding bf16.
+    ``result``: [rows, outputs] f32, or i16 holding bf16; a larger ``result_shape`` pads it.
+    Columns of padding are zero, rows of padding stay undefined.
     """
     padded_rows = engine.padded_rows(shape.rows)
     panels, panel_size = engine.packed_shape(shape.outputs, shape.depth)
@@ -54,7 +62,8 @@ def product_kernel(engine: Engine, shape: ProductShape, epilogue: Epilogue) -> K
         *epilogue.operands(shape.rows, padded_rows, shape.outputs, integer=integer),
     )
     element = "i16" if epilogue.output == "bf16" else "f32"
-    result = Operand("result", (shape.rows, shape.outputs), element)
+    buffer = result_shape or (shape.rows, shape.outputs)
+    result = Operand("result", buffer, element)
     share = math.ceil(panels / _MOST_GROUPS)
     workgroups = math.ceil(panels / share)
 
@@ -72,10 +81,16 @@ def product_kernel(engine: Engine, shape: ProductShape, epilogue: Epilogue) -> K
             with e.loop(start, end) as panel:
                 _panel(e, engine, shape, epilogue, buffers, panel.index, rest, state)
         engine.finish(e)
+        if buffer[1] > shape.outputs:
+            # The last work-group's columns end where the padding begins.
+            owner = e.cast_bool(e.compare("eq", group, e.index(workgroups - 1)))
+            with e.loop(0, e.mul(owner, e.index(shape.rows))) as rows:
+                zero_fill(e, buffers["result"], rows.index, shape.outputs)
 
     return Kernel(
         name=(
             f"product_{engine.label}_{shape.rows}x{shape.depth}x{shape.outputs}_{epilogue.label}"
+            + (f"_to_{buffer[0]}x{buffer[1]}" if result_shape else "")
         ),
         inputs=inputs,
         outputs=(result,),

@@ -10,12 +10,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from iree.compiler import ir
 
 from ...targets import Target
 from ..parameters import ParameterTable
+
+if TYPE_CHECKING:
+    from .planned import Planned
 
 __all__ = ["Pattern", "PatternContext", "Stage", "operations", "walk"]
 
@@ -32,6 +35,8 @@ class PatternContext:
     precision: str
     parameters: ParameterTable
     notes: list[str] = field(default_factory=list)
+    plans: list[Planned] = field(default_factory=list)
+    """Kernels that stand in the module by number until `emit_kernels` writes them."""
 
 
 class Pattern(ABC):

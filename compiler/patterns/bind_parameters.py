@@ -39,7 +39,7 @@ class BindParameters(Pattern):
         "canao.fuse_qkv",
         "canao.split_heads",
         "canao.decompose_attention",
-        "canao.kernel_linear",
+        "canao.emit_kernels",
     )
 
     def run(self, module: ir.Module, context: PatternContext) -> int:

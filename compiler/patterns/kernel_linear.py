@@ -14,6 +14,7 @@ weight is a derived parameter: made once, when the bundle is written.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +24,13 @@ from ...targets import Target
 from ..kernels.engines.base import Engine
 from ..kernels.engines.registry import engine_for
 from ..kernels.epilogue import Epilogue
+from ..kernels.forms import Form, form_for, plain
+from ..kernels.isa import Isa, isa_for
 from ..kernels.product import ProductShape, product_kernel
+from ..parameters import Parameter
 from .base import Pattern, PatternContext, Stage, operations
 from .kernel_calls import KernelCalls, only_user, rows_and_width
+from .planned import Planned, plan_op
 from .torch_ops import constant_of, parameter_name, tensor_shape
 
 __all__ = ["KernelLinear", "engine_of"]
@@ -58,46 +63,111 @@ class KernelLinear(Pattern):
         for op in operations(module, "torch.aten.linear"):
             engine = engine_of(op, context)
             if engine is not None:
-                self._replace(module, context, op, engine)
+                self._replace(context, op, engine)
                 applied += 1
         return applied
 
-    def _replace(
-        self, module: ir.Module, context: PatternContext, op: Any, engine: Engine
-    ) -> None:
+    def _replace(self, context: PatternContext, op: Any, engine: Engine) -> None:
         tail = _tail(op)
         source, weight, bias = op.operands
         rows, depth = rows_and_width(source)
         outputs = tensor_shape(weight)[0][0]
-        epilogue = Epilogue(
+        biased = str(bias.type) != "!torch.none"
+        planned = PlannedProduct(
+            engine=engine,
+            isa=isa_for(context.target.features),
+            shape=ProductShape(rows, depth, outputs),
             activation=tail.activation,
-            bias=str(bias.type) != "!torch.none",
-            residual=tail.residual is not None,
-            accurate=engine.precision == "f32",
+            biased=biased,
+            added=tail.residual is not None,
+            weights=_packed(context, engine, weight),
         )
-        kernel = product_kernel(engine, ProductShape(rows, depth, outputs), epilogue)
-        calls = KernelCalls(module, context, ir.Location.fused([o.location for o in tail.ops]))
+        operands = [source]
+        operands += [bias] if biased else []
+        operands += [tail.residual] if tail.residual is not None else []
         last = tail.ops[-1]
+        location = ir.Location.fused([o.location for o in tail.ops])
         with ir.InsertionPoint(last):
-            name = parameter_name(weight)
-            assert name is not None  # engine_of serves parameters only
-            packed = context.parameters.derive(
-                "pack",
-                [name],
-                shape=engine.packed_shape(outputs, depth),
-                dtype={"f32": "float32", "bf16": "int16", "int8": "int8"}[engine.precision],
-                engine=engine.packing,
-            )
-            arguments = [calls.matrix(source), calls.parameter(packed)]
-            if epilogue.bias:
-                arguments.append(calls.builtin(bias))
-            if tail.residual is not None:
-                arguments.append(calls.matrix(tail.residual))
-            (result,) = calls.call(kernel, arguments)
-            restored = calls.restored(result, last.results[0].type)
-        last.results[0].replace_all_uses_with(restored)
+            result = plan_op(context, planned, operands, last.results[0].type, location)
+        last.results[0].replace_all_uses_with(result)
         for absorbed in reversed(tail.ops):
             absorbed.erase()
+
+
+def _packed(context: PatternContext, engine: Engine, weight: Any) -> tuple[Parameter, ...]:
+    """The parameters that a product reads in place of ``weight``, in the kernel's order."""
+    name = parameter_name(weight)
+    assert name is not None  # engine_of serves parameters only
+    outputs, depth = tensor_shape(weight)[0]
+    table = context.parameters
+    packed = table.derive(
+        "pack",
+        [name],
+        shape=engine.packed_shape(outputs, depth),
+        dtype={"f32": "float32", "bf16": "int16", "int8": "int8"}[engine.precision],
+        engine=engine.packing,
+    )
+    if engine.precision != "int8":
+        return (packed,)
+    vectors = [
+        table.derive(kind, [name], shape=(outputs,), dtype="float32")
+        for kind in ("scales", "column_sums")
+    ]
+    return (packed, *vectors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedProduct(Planned):
+    """Operands: the activations, then the bias and the residual where there are such."""
+
+    engine: Engine
+    isa: Isa
+    shape: ProductShape
+    activation: str
+    biased: bool
+    added: bool
+    weights: tuple[Parameter, ...]
+
+    def wants(self) -> Sequence[Form | None]:
+        """See `Planned.wants`."""
+        wanted: list[Form | None] = [form_for(self.engine, self.shape.rows, self.shape.depth)]
+        wanted += [None] if self.biased else []
+        wanted += [plain(self.shape.rows, self.shape.outputs)] if self.added else []
+        return wanted
+
+    def offers(self, wanted: Sequence[Form]) -> Sequence[Form]:
+        """One bf16 matrix where nobody wants another form."""
+        if len(wanted) == 1 and wanted[0].kind == "bf16":
+            return wanted
+        return [plain(self.shape.rows, self.shape.outputs)]
+
+    def emit(
+        self, calls: KernelCalls, operands: Sequence[Sequence[Any]], forms: Sequence[Form]
+    ) -> Mapping[Form, Sequence[Any]]:
+        """See `Planned.emit`."""
+        (form,) = forms
+        epilogue = Epilogue(
+            activation=self.activation,
+            bias=self.biased,
+            residual=self.added,
+            output=form.kind,
+            accurate=self.engine.precision == "f32",
+            native_bf16=self.isa.native_bf16,
+        )
+        padded = (form.padded_rows, form.stride)
+        exact = padded == (self.shape.rows, self.shape.outputs)
+        kernel = product_kernel(
+            self.engine, self.shape, epilogue, result_shape=None if exact else padded
+        )
+        activations, *others = operands
+        packed, *vectors = (calls.parameter(parameter) for parameter in self.weights)
+        arguments = [activations[0], packed, *activations[1:], *vectors]
+        if self.biased:
+            (bias,) = others.pop(0)
+            arguments.append(calls.builtin(bias))
+        if self.added:
+            arguments.extend(others.pop(0))
+        return {form: calls.call(kernel, arguments)}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ...targets import Target
 from .base import Pattern, Stage
 from .bind_parameters import BindParameters
 from .decompose_attention import DecomposeAttention
+from .emit_kernels import EmitKernels
 from .fuse_qkv import FuseQKV
 from .kernel_linear import KernelLinear
 from .narrow_integers import NarrowIntegers
@@ -46,6 +47,8 @@ PIPELINE: list[Pattern] = [
     DecomposeAttention(),
     # After everything that reads linear layers: it takes them, and what follows them, away.
     KernelLinear(),
+    # When every kernel is planned, each can write the forms that its readers want.
+    EmitKernels(),
     # Last at this stage: the patterns above read and write parameters by name.
     BindParameters(),
     # -- linalg: loops over tensors ------------------------------------------------------------
