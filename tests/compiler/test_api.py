@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load
 
 import canao
 from canao import targets
@@ -97,6 +98,25 @@ def test_a_batch_serves_any_number_of_rows(tmp_path: Path) -> None:
         expected = module(input_ids=torch.from_numpy(ids)).last_hidden_state.numpy()
     with canao.load(bundle) as session:
         found = session(input_ids=ids)["last_hidden_state"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_masked_language_model_shares_the_embedding_with_its_head(tmp_path: Path) -> None:
+    """The output layer's weight is the word embedding, so the bundle has it once."""
+    module = families.build("BERT", "masked-lm")
+    module.save_pretrained(tmp_path / "model")
+    bundle = compile_model(tmp_path / "model", seq_len=8, output=tmp_path / "b").bundle
+    assert bundle.manifest.model["head"] == "masked-lm"
+    assert bundle.manifest.outputs[0].name == "logits"
+    vocabulary = [n for n, t in load(bytes(bundle.read("weights.safetensors"))).items()
+                  if t.shape == (99, 32)]  # fmt: skip
+    assert len(vocabulary) == 1
+    ids = np.array([[7, 8, 9, 10, 11]], dtype=np.int32)
+    with torch.no_grad():
+        expected = module(input_ids=torch.from_numpy(ids)).logits.numpy()
+    with canao.load(bundle) as session:
+        found = session(input_ids=ids)["logits"]
+    assert found.shape == (1, 5, 99)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
