@@ -20,7 +20,8 @@ _DECOMPOSE_ATTENTION = (
     "--iree-preprocessing-pass-pipeline=builtin.module(util.func("
     "iree-linalg-ext-convert-attention-to-online-attention,iree-linalg-ext-decompose-attention))"
 )
-# O2's aggressive fusion puts more on the stack than the default limit allows.
+# O2's aggressive fusion, and kernels that keep a head of attention or a block of sums at hand,
+# put more on the stack than the default limit allows.
 _STACK = "--iree-llvmcpu-stack-allocation-limit=131072"
 
 STOCK_SETTINGS: dict[str, tuple[str, ...]] = {
@@ -51,6 +52,7 @@ def _cpu_flags(target: Target) -> tuple[str, ...]:
         "--iree-hal-local-target-device-backends=llvm-cpu",
         _DATA_TILING,
         _DECOMPOSE_ATTENTION,
+        _STACK,
     ]
     if target.triple:
         flags.append(f"--iree-llvmcpu-target-triple={target.triple}")

@@ -16,6 +16,7 @@ from .bind_parameters import BindParameters
 from .decompose_attention import DecomposeAttention
 from .emit_kernels import EmitKernels
 from .fuse_qkv import FuseQKV
+from .kernel_attention import KernelAttention
 from .kernel_linear import KernelLinear
 from .narrow_integers import NarrowIntegers
 from .single_queue import SingleQueue
@@ -41,6 +42,8 @@ PIPELINE: list[Pattern] = [
     StripChecks(),
     # Joins projections while a linear layer is still one operation with named weights.
     FuseQKV(),
+    # While attention is still one operation, on slices of the joined projection.
+    KernelAttention(),
     # Reads the slices that the joined projection leaves behind.
     SplitHeads(),
     # Takes attention apart before IREE turns it into its own loop over keys.
