@@ -1,0 +1,71 @@
+"""Engines whose sums stay in registers through the whole depth: the walk along the depth."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..emitter import Emitter, Value, vector
+from .base import Block, Engine, Sink
+
+__all__ = ["InRegisters"]
+
+
+@dataclass(frozen=True)
+class InRegisters(Engine):
+    """A round takes ``at_once`` neighbouring depth groups; groups out of order, one by one."""
+
+    at_once: ClassVar[int] = 1
+
+    def padded_depth(self, depth: int) -> int:
+        """A whole number of rounds."""
+        step = self.group * self.at_once
+        return -(-depth // step) * step
+
+    def multiply(self, e: Emitter, state: Any, block: Block, sink: Sink) -> None:
+        """See `Engine.multiply`."""
+        del state
+        at_once = 1 if block.group_at else self.at_once
+        padded = -(-block.rows // self.row_multiple) * self.row_multiple
+        rows = [e.add(block.row, e.index(i)) for i in range(padded)]
+        sums = self._start(e, padded)
+        with e.loop(0, block.groups, at_once, carried=sums) as loop:
+            loop.carry(self._step(e, block, rows, loop.index, at_once, loop.values))
+        sums = loop.results
+        for row, found in zip(rows[: block.rows], self._by_row(e, sums, padded), strict=False):
+            sink(row, found)
+
+    def _start(self, e: Emitter, rows: int) -> list[Value]:
+        """The sums at the beginning."""
+        element = "i32" if self.precision == "int8" else "f32"
+        return [e.number(0, vector(self.lanes, element))] * (rows * self.tiles)
+
+    def _by_row(self, e: Emitter, sums: Sequence[Value], rows: int) -> list[Sequence[Value]]:
+        """For each row its vectors of ``lanes`` outputs."""
+        del e
+        return [sums[i * self.tiles : (i + 1) * self.tiles] for i in range(rows)]
+
+    def _depth(self, e: Emitter, block: Block, group: Value) -> Value:
+        """Where a group of weights has its activations in a row."""
+        place = block.group_at(group) if block.group_at else group
+        return e.mul(place, e.index(self.group))
+
+    def _weights(self, e: Emitter, block: Block, group: Value, part: int, width: int) -> Value:
+        """``width`` packed weights: ``part`` of those that begin with the group."""
+        start = e.mul(group, e.index(self.group * self.panel))
+        at = e.add(start, e.index(width * part))
+        return e.load_vector(block.weights, [block.panel, at], width)
+
+    @abstractmethod
+    def _step(
+        self,
+        e: Emitter,
+        block: Block,
+        rows: Sequence[Value],
+        group: Value,
+        groups: int,
+        sums: Sequence[Value],
+    ) -> list[Value]:
+        """The sums after ``groups`` more depth groups, ``group`` being the first."""
