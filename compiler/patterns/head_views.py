@@ -30,9 +30,9 @@ def view_of_heads(build: TorchBuilder, value: Any) -> HeadView:
     (batch, heads, length, depth), element = tensor_shape(value)
     rows = (batch, length, heads, depth)
     flat = (batch, length, heads * depth)
-    swapped = _swapped(_through_copies(value))
+    swapped = _swapped(_through_views(value))
     if swapped is not None:
-        joined = _joined(_through_copies(swapped), flat)
+        joined = _joined(_through_views(swapped), flat)
         if joined is not None:
             return _sliced(joined)
     order = build.ints(_SWAPPED)
@@ -70,7 +70,7 @@ def _join_chain(op: Any, flat: tuple[int, ...]) -> list[Any]:
             return []
         before, after = tensor_shape(value)[0], tensor_shape(user.results[0])[0]
         swapped = any(_swapped(o.results[0]) is not None for o in chain)
-        same = user.name in ("torch.aten.view", "torch.aten.clone") and before == after
+        same = user.name == "torch.aten.view" and before == after
         if not same and not (not swapped and _swapped(user.results[0]) is not None):
             if swapped and user.name == "torch.aten.view" and after == flat:
                 return [*chain, user]
@@ -85,10 +85,10 @@ def _owner(value: Any, name: str) -> Any | None:
     return operation if operation is not None and operation.name == name else None
 
 
-def _through_copies(value: Any) -> Any:
-    """What a value is a copy of, or a view of the same shape."""
+def _through_views(value: Any) -> Any:
+    """What a value is a view of, in the same shape."""
     while True:
-        op = _owner(value, "torch.aten.clone") or _owner(value, "torch.aten.view")
+        op = _owner(value, "torch.aten.view")
         if op is None or op.operands[0].type != value.type:
             return value
         value = op.operands[0]

@@ -32,7 +32,7 @@ from .base import Pattern, PatternContext, Stage, operations
 from .head_views import HeadView, joined_heads, view_of_heads
 from .kernel_calls import KernelCalls, rows_and_width
 from .planned import Planned, plan_op
-from .torch_ops import TorchBuilder, constant_of, tensor_shape, tensor_type
+from .torch_ops import TorchBuilder, constant_of, erase_unused, tensor_shape, tensor_type
 
 __all__ = ["KernelAttention"]
 
@@ -90,7 +90,10 @@ class KernelAttention(Pattern):
         rows = tensor_type((shape.batch, shape.queries, width), "f32")
         with ir.InsertionPoint(op):
             result = plan_op(context, planned, operands, rows, op.location)
+            heads = list(op.operands)[:3]
             joined_heads(build, op, result)
+        for value in heads:
+            erase_unused(value)
 
 
 @dataclass(frozen=True, kw_only=True)

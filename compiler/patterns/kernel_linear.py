@@ -198,27 +198,18 @@ def engine_of(op: Any, context: PatternContext) -> Engine | None:
 def _tail(op: Any) -> _Tail:
     ops = [op]
     activation, residual = "none", None
-    user = _next(ops)
+    user = only_user(op.results[0])
     if user is not None and user.name in _ACTIVATIONS:
         spelled = _activation(user)
         if spelled is not None:
             activation = spelled
             ops.append(user)
-            user = _next(ops)
+            user = only_user(user.results[0])
     if user is not None and user.name == "torch.aten.add.Tensor":
         residual = _residual(user, ops[-1].results[0])
         if residual is not None:
             ops.append(user)
     return _Tail(ops, activation, residual)
-
-
-def _next(ops: list[Any]) -> Any | None:
-    """The only reader of the last result; copies on the way are absorbed."""
-    while True:
-        user = only_user(ops[-1].results[0])
-        if user is None or user.name != "torch.aten.clone":
-            return user
-        ops.append(user)
 
 
 def _activation(op: Any) -> str | None:

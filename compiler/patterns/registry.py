@@ -17,11 +17,13 @@ from .decompose_attention import DecomposeAttention
 from .emit_kernels import EmitKernels
 from .fuse_qkv import FuseQKV
 from .kernel_attention import KernelAttention
+from .kernel_layer_norm import KernelLayerNorm
 from .kernel_linear import KernelLinear
 from .narrow_integers import NarrowIntegers
 from .single_queue import SingleQueue
 from .split_heads import SplitHeads
 from .strip_checks import StripChecks
+from .strip_copies import StripCopies
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -40,6 +42,8 @@ PIPELINE: list[Pattern] = [
     # -- torch: operations as the model wrote them ---------------------------------------------
     # Checks that torch.export leaves behind have no lowering and no meaning for static shapes.
     StripChecks(),
+    # Dropout's copies would stand between an operation and its neighbours.
+    StripCopies(),
     # Joins projections while a linear layer is still one operation with named weights.
     FuseQKV(),
     # While attention is still one operation, on slices of the joined projection.
@@ -50,6 +54,7 @@ PIPELINE: list[Pattern] = [
     DecomposeAttention(),
     # After everything that reads linear layers: it takes them, and what follows them, away.
     KernelLinear(),
+    KernelLayerNorm(),
     # When every kernel is planned, each can write the forms that its readers want.
     EmitKernels(),
     # Last at this stage: the patterns above read and write parameters by name.

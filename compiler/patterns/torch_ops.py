@@ -11,6 +11,7 @@ from iree.compiler import ir
 __all__ = [
     "TorchBuilder",
     "constant_of",
+    "erase_unused",
     "integers_of",
     "parameter_name",
     "tensor_shape",
@@ -63,6 +64,29 @@ def parameter_name(value: Any) -> str | None:
     if "canao.name" not in attributes:
         return None
     return str(ir.StringAttr(attributes["canao.name"]).value)
+
+
+def erase_unused(value: Any) -> None:
+    """Erase the operation behind ``value`` if nobody reads it, and then what fed it alone.
+
+    Only operations that a view is made of: they have no effect beside their result.
+    """
+    operation = getattr(value.owner, "operation", None)
+    if operation is None or operation.name not in _VIEWS or list(value.uses):
+        return
+    operands = list(operation.operands)
+    operation.erase()
+    for operand in operands:
+        erase_unused(operand)
+
+
+_VIEWS = (
+    "torch.aten.permute",
+    "torch.aten.slice.Tensor",
+    "torch.aten.transpose.int",
+    "torch.aten.unflatten.int",
+    "torch.aten.view",
+)
 
 
 class TorchBuilder:

@@ -1,0 +1,128 @@
+"""Layer normalization becomes one kernel that also writes what the next product reads.
+
+Before::
+
+    %y = torch.aten.layer_norm %x, [N], %gamma, %beta, eps      two or three dispatches
+    (quantise or narrow %y for the product that follows)        another two
+
+After: ``%y[, %y quantised, its scales] = kernel(%x, %gamma, %beta)``.
+
+Law: none is needed, the values are the same. A row is normalized while it is in registers or the
+first cache, and quantised there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from iree.compiler import ir
+
+from ...targets import Target
+from ..kernels.forms import Form, plain
+from ..kernels.isa import Isa, isa_for
+from ..kernels.normalize import Output, layer_norm_kernel
+from .base import Pattern, PatternContext, Stage, operations
+from .kernel_calls import KernelCalls, rows_and_width
+from .planned import Planned, plan_op
+from .torch_ops import constant_of, integers_of, tensor_shape
+
+__all__ = ["KernelLayerNorm"]
+
+
+class KernelLayerNorm(Pattern):
+    """See the module's docstring."""
+
+    name = "canao.kernel_layer_norm"
+    stage: Stage = "torch"
+
+    def applies_to(self, target: Target) -> bool:
+        """CPUs only: a kernel is code for one instruction set."""
+        return target.kind == "cpu"
+
+    def run(self, module: ir.Module, context: PatternContext) -> int:
+        """Replace every layer norm over the last dimension, with a weight, of f32."""
+        applied = 0
+        for op in operations(module, "torch.aten.layer_norm"):
+            if _fits(op):
+                self._replace(context, op)
+                applied += 1
+        return applied
+
+    def _replace(self, context: PatternContext, op: Any) -> None:
+        source, _, gamma, beta, eps = list(op.operands)[:5]
+        rows, width = rows_and_width(source)
+        biased = str(beta.type) != "!torch.none"
+        planned = PlannedLayerNorm(
+            isa=isa_for(context.target.features),
+            rows=rows,
+            width=width,
+            eps=float(constant_of(eps) or 0.0),
+            biased=biased,
+        )
+        operands = [source, gamma, *([beta] if biased else [])]
+        with ir.InsertionPoint(op):
+            result = plan_op(context, planned, operands, op.results[0].type, op.location)
+        op.results[0].replace_all_uses_with(result)
+        op.erase()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedLayerNorm(Planned):
+    """Operands: the matrix, gamma, and beta where there is one."""
+
+    isa: Isa
+    rows: int
+    width: int
+    eps: float
+    biased: bool
+
+    def wants(self) -> Sequence[Form | None]:
+        """See `Planned.wants`."""
+        return [plain(self.rows, self.width), None, *([None] if self.biased else [])]
+
+    def offers(self, wanted: Sequence[Form]) -> Sequence[Form]:
+        """The plain matrix where it is wanted, and one narrower form."""
+        flat = plain(self.rows, self.width)
+        narrow = [form for form in wanted if form != flat]
+        kept = [flat] if flat in wanted or len(narrow) > 1 else []
+        return [*kept, *narrow[:1]]
+
+    def emit(
+        self, calls: KernelCalls, operands: Sequence[Sequence[Any]], forms: Sequence[Form]
+    ) -> Mapping[Form, Sequence[Any]]:
+        """See `Planned.emit`."""
+        narrow = next((form for form in forms if form.kind != "f32"), None)
+        names: dict[str, Output] = {"f32": "f32", "bf16": "bf16", "u8": "q", "s8": "q"}
+        kernel = layer_norm_kernel(
+            self.rows,
+            self.width,
+            lanes=self.isa.lanes,
+            eps=self.eps,
+            beta=self.biased,
+            outputs=[names[form.kind] for form in forms],
+            form="s8" if narrow is not None and narrow.kind == "s8" else "u8",
+            native_bf16=self.isa.native_bf16,
+            padded_rows=narrow.padded_rows if narrow else None,
+            row_stride=narrow.stride if narrow else None,
+        )
+        (matrix,), *vectors = operands
+        results = calls.call(kernel, [matrix, *(calls.builtin(vector) for (vector,) in vectors)])
+        written: dict[Form, Sequence[Any]] = {}
+        for form in forms:
+            count = len(form.operands)
+            written[form], results = results[:count], results[count:]
+        return written
+
+
+def _fits(op: Any) -> bool:
+    source, shape, gamma, beta = list(op.operands)[:4]
+    dims, element = tensor_shape(source)
+    if element != "f32" or integers_of(shape) != [dims[-1]] or constant_of(op.operands[4]) is None:
+        return False
+    vectors = [gamma] if str(beta.type) == "!torch.none" else [gamma, beta]
+    return all(
+        str(vector.type) != "!torch.none" and tensor_shape(vector) == ((dims[-1],), "f32")
+        for vector in vectors
+    )
