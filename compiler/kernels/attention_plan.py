@@ -45,7 +45,7 @@ def plan_for(engine: Engine, shape: AttentionShape) -> Plan | None:
     wide = max(shape.keys, shape.value_dim) > engine.lanes or engine.row_multiple > 1
     tiles = _TILES if wide else 1
     rows = min(engine.blocks[tiles], shape.queries, _MOST_ROWS)
-    scores = replace(engine, tiles=tiles, block_rows=rows)
+    scores = replace(engine, tiles=tiles, block_rows=engine.padded_rows(rows))
     groups = shape.batch * shape.kv_heads
     share = shape.sharing if groups >= _ENOUGH_GROUPS else 1
     unit = math.lcm(scores.panel, scores.padded_depth(1))
