@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from ....errors import InputError
 from .amx import AmxBf16, AmxInt8
+from .avx2 import Avx2F32, Avx2Int8, AvxVnniInt8
 from .avx512 import Avx512Bf16, Avx512F32, Avx512Int8
 from .base import Engine
 from .neon import NeonF32, NeonInt8
@@ -22,12 +23,15 @@ __all__ = ["ENGINES", "by_label", "engine_for", "engines"]
 ENGINES: tuple[type[Engine], ...] = (
     AmxInt8,
     Avx512Int8,
+    AvxVnniInt8,
+    Avx2Int8,
     NeonMatrixInt8,
     NeonInt8,
     AmxBf16,
     Avx512Bf16,
     NeonMatrixBf16,
     Avx512F32,
+    Avx2F32,
     NeonF32,
 )
 """Of each precision the fastest first, where a core has the features of several."""
