@@ -15,6 +15,7 @@ from .torch_ops import TorchBuilder, constant_of, integers_of, tensor_shape, ten
 __all__ = ["HeadView", "joined_heads", "view_of_heads"]
 
 _SWAPPED = [0, 2, 1, 3]
+_RESHAPES = ("torch.aten.permute", "torch.aten.transpose.int", "torch.aten.view")
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,22 @@ def _join_chain(op: Any, flat: tuple[int, ...]) -> list[Any]:
     another reader or another form on the way."""
     chain: list[Any] = []
     value = op.results[0]
+    swapped = False
     while True:
         user = only_user(value)
-        if user is None:
-            return []
-        before, after = tensor_shape(value)[0], tensor_shape(user.results[0])[0]
-        swapped = any(_swapped(o.results[0]) is not None for o in chain)
-        same = user.name == "torch.aten.view" and before == after
-        if not same and not (not swapped and _swapped(user.results[0]) is not None):
-            if swapped and user.name == "torch.aten.view" and after == flat:
-                return [*chain, user]
+        if user is None or user.name not in _RESHAPES:
             return []
         chain.append(user)
-        value = user.results[0]
+        result = user.results[0]
+        if not swapped and _swapped(result) is not None:
+            swapped = True
+        elif user.name != "torch.aten.view":
+            return []
+        elif swapped and tensor_shape(result)[0] == flat:
+            return chain
+        elif result.type != value.type:
+            return []
+        value = result
 
 
 def _owner(value: Any, name: str) -> Any | None:
