@@ -1,0 +1,60 @@
+"""How a kernel wants to find a matrix of activations: its element and its padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .engines.base import Engine
+from .executable import Operand
+
+__all__ = ["Form", "form_for", "plain"]
+
+
+Kind = Literal["f32", "bf16", "u8", "s8"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A matrix [rows, width] as ``kind``, in a buffer of [padded_rows, stride].
+
+    ``kind`` is ``f32``, ``bf16`` (held as i16), ``u8`` or ``s8``; the last two come with the
+    scale and offset of each row, [padded_rows, 2] f32.
+    """
+
+    kind: Kind
+    rows: int
+    width: int
+    padded_rows: int
+    stride: int
+
+    @property
+    def integer(self) -> bool:
+        """Whether it comes with scales."""
+        return self.kind in ("u8", "s8")
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """The tensors that make it."""
+        element = {"f32": "f32", "bf16": "i16", "u8": "i8", "s8": "i8"}[self.kind]
+        values = Operand("values", (self.padded_rows, self.stride), element)
+        if self.integer:
+            return values, Operand("row_scales", (self.padded_rows, 2), "f32")
+        return (values,)
+
+
+def plain(rows: int, width: int, kind: Kind = "f32") -> Form:
+    """Without padding."""
+    return Form(kind, rows, width, rows, width)
+
+
+def form_for(engine: Engine, rows: int, width: int) -> Form:
+    """What `product_kernel` takes with this engine."""
+    kinds: dict[str, Kind] = {
+        "f32": "f32",
+        "bf16": "bf16",
+        "int8": "s8" if engine.signed else "u8",
+    }
+    return Form(
+        kinds[engine.precision], rows, width, engine.padded_rows(rows), engine.row_stride(width)
+    )
