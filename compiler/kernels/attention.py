@@ -14,11 +14,11 @@ queries go through scratch in the first cache, and only normalised sums are writ
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from .attention_block import Work
+from .attention_context import Context
 from .attention_plan import Plan, plan_for
-from .attention_shape import AttentionShape, Sources, bits_of
+from .attention_shape import AttentionForm, AttentionShape, Sources
 from .emitter import Buffer, Emitter, Value
 from .engines.base import Engine
 from .executable import Kernel, Operand
@@ -26,41 +26,6 @@ from .executable import Kernel, Operand
 __all__ = ["AttentionForm", "attention_kernel", "serves"]
 
 _WIDEST_HEAD = 256
-
-
-@dataclass(frozen=True)
-class AttentionForm:
-    """Everything but shape and sources.
-
-    ``bias``: the shape of an f32 operand added to the scaled scores, [batch or 1, heads or 1,
-    queries or 1, keys]; -inf forbids. ``causal``: query i sees keys 0 to i. ``output``: f32 or
-    bf16 (as i16), in ``output_rows`` x ``output_stride`` (0: as many as there are): columns
-    beyond the heads are zeros, rows beyond the queries stay unwritten.
-    """
-
-    scale: float
-    bias: tuple[int, int, int, int] | None = None
-    causal: bool = False
-    output: str = "f32"
-    output_rows: int = 0
-    output_stride: int = 0
-
-    def check(self, shape: AttentionShape) -> None:
-        """Raise `ValueError` for a form that does not go with ``shape``."""
-        full = (shape.batch, shape.heads, shape.queries)
-        if self.bias is not None and (
-            self.bias[3] != shape.keys
-            or any(n not in (1, m) for n, m in zip(self.bias[:3], full, strict=True))
-        ):
-            raise ValueError(f"a bias of {self.bias} does not go with {shape}")
-        if self.output not in ("f32", "bf16"):
-            raise ValueError(f"no output of {self.output}")
-
-    @property
-    def label(self) -> str:
-        """All of it but the output's shape, as part of a kernel's name."""
-        bias = "x".join(map(str, self.bias)) if self.bias else "nobias"
-        return f"{bits_of(self.scale)}_{bias}{'_causal' if self.causal else ''}_{self.output}"
 
 
 def serves(engine: Engine, shape: AttentionShape) -> str | None:
@@ -100,7 +65,7 @@ def attention_kernel(
 
     def body(e: Emitter, buffers: dict[str, Buffer], group: Value) -> None:
         state = plan.scores.prepare(e)
-        work = Work(e, plan, shape, sources, form.scale, form.causal, buffers, state, group)
+        work = Work(Context(e, plan, shape, sources, form, buffers, state, group))
         _all_items(e, plan, shape, work)
         _zero_columns(e, plan, shape, buffers["result"], group)
         plan.scores.finish(e)

@@ -16,7 +16,7 @@ from .engines.base import Engine
 __all__ = ["Plan", "plan_for"]
 
 _STACK = 120 * 1024
-_MOST_ROWS = 32
+_MOST_ROWS = 16
 _TILES = 2
 _ENOUGH_GROUPS = 8
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["AttentionShape", "Matrix", "Sources", "View"]
+__all__ = ["AttentionForm", "AttentionShape", "Matrix", "Sources", "View"]
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,44 @@ class Sources:
         return hashlib.sha256(repr(self).encode()).hexdigest()[:12]
 
 
-def bits_of(number: float) -> str:
-    """A number as part of a name: all bits of its f32."""
-    return f"{np.float32(number).view(np.uint32):08x}"
+@dataclass(frozen=True)
+class AttentionForm:
+    """Everything but shape and sources.
+
+    ``bias``: the shape of an f32 operand added to the scaled scores, [batch or 1, heads or 1,
+    queries or 1, keys]; -inf forbids. ``causal``: query i sees keys 0 to i. ``output``: f32 or
+    bf16 (as i16), in ``output_rows`` x ``output_stride`` (0: as many as there are): columns
+    beyond the heads are zeros, rows beyond the queries stay unwritten. ``native_bf16`` as for
+    `round_bf16`; an engine for bf16 knows by itself.
+    """
+
+    scale: float
+    bias: tuple[int, int, int, int] | None = None
+    causal: bool = False
+    output: str = "f32"
+    output_rows: int = 0
+    output_stride: int = 0
+    native_bf16: bool = False
+
+    def check(self, shape: AttentionShape) -> None:
+        """Raise `ValueError` for a form that does not go with ``shape``."""
+        full = (shape.batch, shape.heads, shape.queries)
+        if self.bias is not None and (
+            self.bias[3] != shape.keys
+            or any(n not in (1, m) for n, m in zip(self.bias[:3], full, strict=True))
+        ):
+            raise ValueError(f"a bias of {self.bias} does not go with {shape}")
+        if self.output not in ("f32", "bf16"):
+            raise ValueError(f"no output of {self.output}")
+        rows, width = shape.batch * shape.queries, shape.heads * shape.value_dim
+        if (self.output_rows or rows) < rows or (self.output_stride or width) < width:
+            raise ValueError(f"no room for {shape} in {self.output_rows}x{self.output_stride}")
+
+    @property
+    def label(self) -> str:
+        """All of it but the output's shape, as part of a kernel's name."""
+        bias = "x".join(map(str, self.bias)) if self.bias else "nobias"
+        parts = [f"{np.float32(self.scale).view(np.uint32):08x}", bias]
+        parts += ["causal"] if self.causal else []
+        parts += ["native"] if self.native_bf16 else []
+        return "_".join([*parts, self.output])
