@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import console, targets
 from .errors import CanaoError, MissingDeviceError
+from .leases import Lease, mark_used
 from .paths import cache_dir
 from .runtime_harness import devices
 
@@ -83,11 +84,22 @@ class DemoReport:
 
 def run_demo(*, progress: Callable[[str], None] = lambda _: None) -> DemoReport:
     """Compile (or find compiled), run and compare; see the module's docstring."""
+    chosen, missing = _targets_here()
+    folder = cache_dir("demo", _key([target for target, _ in chosen]))
+    mark_used(folder)
+    with Lease(folder):
+        rows, vectors = _run(folder, chosen, progress)
+    return DemoReport(rows=tuple(rows), pairs=_nearest(vectors), missing=missing)
+
+
+def _run(
+    folder: Path, chosen: list[tuple[Target, str]], progress: Callable[[str], None]
+) -> tuple[list[dict[str, Any]], NDArray[Any]]:
+    """The rows of the table, and the sentences' embeddings on this CPU, if it is among them."""
     from .runtime_harness.session import load
     from .runtime_harness.text import embed
 
-    chosen, missing = _targets_here()
-    bundle, reference = _prepare([target for target, _ in chosen], progress)
+    bundle, reference = _prepare(folder, [target for target, _ in chosen], progress)
     rows = []
     vectors = reference
     for target, device in chosen:
@@ -100,16 +112,17 @@ def run_demo(*, progress: Callable[[str], None] = lambda _: None) -> DemoReport:
         rows.append(_row(bundle, target, device, emulated, found, reference[:count]))
         if device == "local":
             vectors = found
-    return DemoReport(rows=tuple(rows), pairs=_nearest(vectors), missing=missing)
+    return rows, vectors
 
 
-def _prepare(chosen: list[Target], progress: Callable[[str], None]) -> tuple[Bundle, NDArray[Any]]:
-    """The bundle and PyTorch's embeddings, from the cache where both are whole."""
+def _prepare(
+    folder: Path, chosen: list[Target], progress: Callable[[str], None]
+) -> tuple[Bundle, NDArray[Any]]:
+    """The bundle and PyTorch's embeddings, from ``folder`` where both are whole."""
     import numpy as np
 
     from .runtime_harness.bundle import Bundle
 
-    folder = cache_dir("demo") / _key(chosen)
     try:
         bundle = Bundle.open(folder / "minilm")
         bundle.check()
@@ -121,7 +134,6 @@ def _prepare(chosen: list[Target], progress: Callable[[str], None]) -> tuple[Bun
         pass  # not there, or damaged: made anew
     from .compiler.api import compile_model
 
-    folder.mkdir(parents=True, exist_ok=True)
     bundle = compile_model(
         "minilm", target=chosen, seq_len=SEQ_LEN, output=folder / "minilm", progress=progress
     ).bundle

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, NumericsError
 from ..paths import cache_dir
+from ..pruning import cache_limit, prune_cache
 from ..runtime_harness.bundle import (
     Bundle,
     Numerics,
@@ -19,6 +20,7 @@ from ..runtime_harness.bundle import (
     write_bundle,
 )
 from ..targets import Target
+from . import cache
 from .build import BuiltModule, build_modules
 from .contents import bundle_contents
 from .models import SourceModel, from_module, load_model
@@ -117,15 +119,17 @@ def compile_model(
     ``example_inputs`` unless it is a Hugging Face one). ``target``, ``seq_len``: one or
     several. ``precision``: auto or a precision of the targets. ``fusion``: auto, stock or
     none. ``drop_patterns``: names to leave out. ``output``: a directory, or a file ending in
-    ``.canao``; None keeps the bundle in canao's cache. ``timeout`` in seconds and
-    ``memory_limit`` in bytes bound each compiling process; with ``isolated=False`` the compiler
-    runs in this process, and neither holds. ``progress`` is told each step.
+    ``.canao``; None leaves the bundle in canao's cache, from which it may be pruned once nobody
+    has it open. ``timeout`` in seconds and ``memory_limit`` in bytes bound each compiling
+    process; with ``isolated=False`` the compiler runs in this process, and neither holds.
+    ``progress`` is told each step.
 
     Raises `InputError` for a bad call, `UnsupportedError` for an op without a form on a
     target, `NumericsError` where compiled and uncompiled outputs differ beyond the tolerance,
     or where ``require_verified`` and a target could not be run; `CompileError` otherwise.
     """
     started = time.perf_counter()
+    limit = cache_limit()
     options = CompileOptions.checked(
         target=target,
         seq_len=seq_len,
@@ -143,22 +147,25 @@ def compile_model(
     tell("loading the model")
     source = _source(model, head, example_inputs, name)
     options.check_model(source)
-    built = build_modules(source, options, tell)
-    with tempfile.TemporaryDirectory(prefix="canao-bundle-", dir=cache_dir()) as folder:
-        manifest, files = bundle_contents(source, options, built, Path(folder))
-        staged = write_bundle(Path(folder) / "staged", manifest, files)
-        numerics, warnings = verify_targets(staged, options.targets, tell)
-        if require_verified and warnings:
-            reason = warnings[0].rstrip(".")
-            raise NumericsError(f"{reason}; no bundle was written (--require-verified).")
-        destination = Path(output) if output is not None else _default_output(staged)
-        tell(f"writing {destination}")
-        bundle = write_bundle(destination, manifest, files)
-        for name_, found in numerics.items():
-            if found is None:
-                bundle.record_numerics(name_, verified=False)
-            else:
-                bundle.record_numerics(name_, **found)
+    # What was compiled stays in the cache until it is in the bundle.
+    with cache.keeps():
+        built = build_modules(source, options, tell)
+        with tempfile.TemporaryDirectory(prefix="canao-bundle-", dir=cache_dir()) as folder:
+            manifest, files = bundle_contents(source, options, built, Path(folder))
+            staged = write_bundle(Path(folder) / "staged", manifest, files)
+            numerics, warnings = verify_targets(staged, options.targets, tell)
+            if require_verified and warnings:
+                reason = warnings[0].rstrip(".")
+                raise NumericsError(f"{reason}; no bundle was written (--require-verified).")
+            destination = Path(output) if output is not None else _default_output(staged)
+            tell(f"writing {destination}")
+            bundle = write_bundle(destination, manifest, files)
+            for name_, found in numerics.items():
+                if found is None:
+                    bundle.record_numerics(name_, verified=False)
+                else:
+                    bundle.record_numerics(name_, **found)
+    prune_cache(limit)
     return CompileReport(
         bundle=bundle,
         targets=tuple(t.name for t in options.targets),

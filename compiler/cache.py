@@ -3,7 +3,8 @@
 The key is a hash of everything that decides the bytes: the IR, the target, the options, the
 versions of the compilers, and each pattern's name, attributes and source. What is found is
 what compiling again would give, so nothing is ever invalidated. Each entry carries the hash of
-its module; one that does not match is as good as none and is replaced.
+its module; one that does not match is as good as none and is replaced. Entries are pruned, the
+least recently used first, but not while a compilation `keeps` what it found or stored.
 """
 
 from __future__ import annotations
@@ -18,18 +19,20 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CanaoError
+from ..leases import Leases, mark_used
 from ..paths import cache_dir
 from .lowering import LoweringRequest, LoweringResult, one_line
 
 if TYPE_CHECKING:
     from .patterns.base import Pattern
 
-__all__ = ["CachedModule", "fetch", "store"]
+__all__ = ["CachedModule", "fetch", "keeps", "store"]
 
 CachedModule = tuple[Path, LoweringResult]
 
@@ -37,12 +40,22 @@ _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _ATTEMPTS = 5
 # Stands for the source of a class that no file has, so that no other process trusts its entry.
 _THIS_PROCESS = uuid.uuid4().hex
+_leases = Leases()
+
+
+def keeps() -> AbstractContextManager[None]:
+    """A block to whose end the files stay that `fetch` and `store` name in it, in any thread."""
+    return _leases.block()
 
 
 def fetch(request: LoweringRequest) -> CachedModule | None:
     """The module that ``request`` gave before, whole and unaltered, or None."""
     try:
-        return _read(cache_dir("modules") / _key(request))
+        folder = cache_dir("modules") / _key(request)
+        if not _leases.hold(folder):
+            return None
+        mark_used(folder)
+        return _read(folder)
     except OSError as error:
         raise _unusable(error) from error
 
@@ -57,6 +70,7 @@ def store(request: LoweringRequest, module: Path, result: LoweringResult) -> Cac
         staged = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
         try:
             _write(staged, module, result)
+            _leases.hold(staged)  # also under the name that it is about to get
             return _publish(staged, root / _key(request))
         finally:
             shutil.rmtree(staged, ignore_errors=True)
@@ -97,7 +111,7 @@ def _publish(staged: Path, folder: Path) -> CachedModule:
         except OSError as error:
             if error.errno not in _TAKEN:
                 raise
-        found = _read(folder)
+        found = _read(folder) if _leases.hold(folder) else None
         if found is not None:  # ours, or that of a process that was faster
             return found
         _discard(folder)

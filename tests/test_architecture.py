@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "errors": 0,
+    "leases": 0,
     "paths": 0,
+    "pruning": 0,
     "targets": 1,
     "runtime_harness": 2,
     "compiler": 3,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import BundleError
+from ...leases import Lease
 from .names import MAX_FILES, check_name, check_names, shown
 
 __all__ = ["DirectorySource"]
@@ -25,6 +26,8 @@ class DirectorySource:
 
     def __init__(self, path: Path) -> None:
         self._root = path
+        # Files are mapped when they are first read, so they must be there until then.
+        self._lease = Lease(path)
         self.sizes = dict(_walk(path, ""))
         check_names(self.sizes)
 
