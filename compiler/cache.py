@@ -189,8 +189,7 @@ def _class_source(kind: type) -> str:
 
 
 def _own_files() -> tuple[tuple[str, int, int], ...]:
-    here = Path(__file__).parent
-    return _stamped([*here.glob("*.py"), *(here / "patterns").glob("*.py")])
+    return _stamped(Path(__file__).parent.rglob("*.py"))
 
 
 def _stamped(files: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:

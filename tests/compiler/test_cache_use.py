@@ -1,4 +1,4 @@
-"""What a compilation finds or leaves in the cache stays there as long as somebody needs it."""
+"""What decides an entry of the cache, and that it stays there as long as somebody needs it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CANAO_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(pruning, "_YOUNG_S", -1.0)
     return tmp_path / "cache"
+
+
+def test_every_source_of_the_compiler_is_in_the_key() -> None:
+    files = {Path(file) for file, _, _ in cache._own_files()}
+    for part in ("lowering.py", "patterns/registry.py", "kernels/product.py"):
+        assert Path(cache.__file__).parent / part in files
 
 
 def test_a_module_stays_to_the_end_of_the_block(tmp_path: Path) -> None:
