@@ -1,0 +1,114 @@
+"""Every engine's product against NumPy: tails in every dimension, every epilogue."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from canao import targets
+from canao.compiler.kernels.engines.base import Engine
+from canao.compiler.kernels.engines.registry import ENGINES
+from canao.compiler.kernels.epilogue import ACTIVATIONS, Epilogue
+from canao.compiler.kernels.product import ProductShape
+from canao.targets import Target, machine_arch
+
+from ...profiles import compiling
+from .batch import run_batch, run_batch_on_arm
+from .product_cases import IDENTITY, product_case
+
+HOST = targets.get("host")
+# The same machine as one without AVX-512: another choice of instructions.
+_NARROW = tuple(f for f in HOST.features if not f.startswith(("avx512", "amx")))
+NARROW = dataclasses.replace(HOST, features=_NARROW)
+TARGETS = {"host": HOST, **({"avx2": NARROW} if HOST.features != _NARROW else {})}
+ARM = ("arm64", "arm64-i8mm")
+
+shapes = st.builds(ProductShape, st.integers(1, 45), st.integers(1, 200), st.integers(1, 110))
+epilogues = st.builds(
+    Epilogue,
+    activation=st.sampled_from(ACTIVATIONS),
+    bias=st.booleans(),
+    residual=st.booleans(),
+    output=st.sampled_from(["f32", "bf16"]),
+    accurate=st.booleans(),
+)
+
+
+def kinds(target: Target) -> list[type[Engine]]:
+    return [kind for kind in ENGINES if set(kind.features) <= set(target.features)]
+
+
+@st.composite
+def blocks(draw: st.DrawFn, target: Target) -> list[Engine]:
+    """Each engine of a target with one of its blocks, perhaps with fewer rows."""
+    found = []
+    for kind in kinds(target):
+        tiles, most = draw(st.sampled_from(sorted(kind.blocks.items())))
+        rows = draw(st.integers(1, most // kind.row_multiple)) * kind.row_multiple
+        found.append(kind(rows, tiles))
+    return found
+
+
+def check(
+    target: Target,
+    engines: Sequence[Engine],
+    shape: ProductShape,
+    epilogue: Epilogue,
+    seed: int,
+    *,
+    arm: bool = False,
+) -> None:
+    """With the epilogue that is drawn, and with the one that hides no bit of a sum."""
+    cases = [
+        product_case(engine, shape, one, seed)
+        for engine in engines
+        for one in (epilogue, IDENTITY)
+    ]
+    run = run_batch_on_arm if arm else run_batch
+    results = run([(case.kernel, case.arguments) for case in cases], target)
+    for case, found in zip(cases, results, strict=True):
+        case.check(found)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@compiling()
+@given(data=st.data(), shape=shapes, epilogue=epilogues, seed=st.integers(0, 2**32))
+def test_products_here(
+    name: str, data: st.DataObject, shape: ProductShape, epilogue: Epilogue, seed: int
+) -> None:
+    target = TARGETS[name]
+    check(target, data.draw(blocks(target)), shape, epilogue, seed)
+
+
+@pytest.mark.parametrize("name", ARM)
+@compiling()
+@given(data=st.data(), shape=shapes, epilogue=epilogues, seed=st.integers(0, 2**32))
+def test_products_on_arm(
+    name: str, data: st.DataObject, shape: ProductShape, epilogue: Epilogue, seed: int
+) -> None:
+    target = targets.get(name)
+    check(target, data.draw(blocks(target)), shape, epilogue, seed, arm=True)
+
+
+def test_engines_that_must_be_tried() -> None:
+    """What runs above follows the machine; this much must be there where CI is set."""
+    tried = {kind.name for kind in kinds(HOST)}
+    assert {kind.name for name in ARM for kind in kinds(targets.get(name))} == {
+        "neon_f32",
+        "neon_int8",
+        "neon_matrix_int8",
+        "neon_matrix_bf16",
+    }
+    least = {
+        "x86_64": {"avx2_f32", "avx2_int8"},
+        "aarch64": {"neon_f32", "neon_int8"},
+    }.get(machine_arch(), set())
+    if os.environ.get("CI"):
+        assert tried >= least
+    elif not tried >= least:
+        pytest.skip(f"this machine lacks {sorted(least - tried)}")
