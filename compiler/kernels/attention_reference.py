@@ -13,6 +13,8 @@ __all__ = ["attention_reference", "from_bf16"]
 
 _Array = np.ndarray[Any, Any]
 
+_DROWNING = 1e30
+
 
 def attention_reference(
     shape: AttentionShape,
@@ -36,7 +38,7 @@ def attention_reference(
     key, value = (np.repeat(part, shape.sharing, axis=1) for part in (key, value))
     scores = query @ key.swapaxes(-1, -2) * np.float64(np.float32(form.scale))
     if bias is not None:
-        scores = scores + bias
+        scores = _biased(scores, bias)
     if form.causal:
         scores = np.where(np.tri(shape.queries, shape.keys, dtype=bool), scores, -np.inf)
     lowest = float(np.finfo(np.float32).min)
@@ -46,6 +48,15 @@ def attention_reference(
     weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0.0)
     result: _Array = (weights @ value).transpose(0, 2, 1, 3)
     return result.reshape(shape.batch * shape.queries, shape.heads * shape.value_dim)
+
+
+def _biased(scores: _Array, bias: _Array) -> _Array:
+    """The sum; a bias so large that f32 keeps nothing of the score leaves nothing of it here."""
+    found = scores + bias
+    with np.errstate(over="ignore"):
+        narrow = found.astype(np.float32)
+    result: _Array = np.where(np.abs(bias) > _DROWNING, narrow, found)
+    return result
 
 
 def from_bf16(bits: _Array) -> _Array:
