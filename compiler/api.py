@@ -40,7 +40,8 @@ class CompileReport:
     ``dispatches`` maps ``TARGET/SEQ`` to the dispatches one call executes; ``patterns`` how
     often each applied, over all modules; ``numerics`` each target's check, or None where no
     device here can run it; ``peak_bytes`` is the largest memory of a compiling process, 0
-    where every module came from the cache.
+    where every module came from the cache. ``kernels`` maps ``TARGET/SEQ`` to how many operations
+    each kind of kernel serves; ``fallbacks`` says which ones linalg does instead, and why.
     """
 
     bundle: Bundle
@@ -52,6 +53,8 @@ class CompileReport:
     numerics: Mapping[str, Numerics | None]
     peak_bytes: int
     warnings: tuple[str, ...]
+    kernels: Mapping[str, Mapping[str, int]]
+    fallbacks: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The keys of ``canao compile --json``."""
@@ -71,6 +74,8 @@ class CompileReport:
             "numerics": numerics,
             "peak_bytes": self.peak_bytes,
             "warnings": list(self.warnings),
+            "kernels": {key: dict(found) for key, found in self.kernels.items()},
+            "fallbacks": list(self.fallbacks),
         }
 
 
@@ -176,6 +181,12 @@ def compile_model(
         numerics=numerics,
         peak_bytes=max((module.peak_bytes for module in built.modules), default=0),
         warnings=(*_notes(built.modules), *warnings),
+        kernels={_key(module): module.result.kernels for module in built.modules},
+        fallbacks=tuple(
+            f"{_key(module)}: {line}"
+            for module in built.modules
+            for line in module.result.fallbacks
+        ),
     )
 
 

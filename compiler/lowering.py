@@ -9,7 +9,7 @@ import dataclasses
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,10 @@ class LoweringRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class LoweringResult:
-    """``calls``: (dispatch, model layer) of each dispatch that one call executes, in order."""
+    """``calls``: (dispatch, model layer) of each dispatch that one call executes, in order;
+    ``kernels``: how many operations each kind of kernel serves; ``fallbacks``: a line for each
+    operation that a kernel might have served and linalg does.
+    """
 
     calls: tuple[tuple[str, str], ...]
     patterns: Mapping[str, int]
@@ -76,6 +79,8 @@ class LoweringResult:
     derivations: tuple[Derivation, ...]
     seconds: float
     notes: tuple[str, ...] = ()
+    kernels: Mapping[str, int] = field(default_factory=dict)
+    fallbacks: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -92,6 +97,8 @@ class LoweringResult:
             derivations=tuple(Derivation.from_json(d) for d in values["derivations"]),
             seconds=values["seconds"],
             notes=tuple(values["notes"]),
+            kernels=dict(values["kernels"]),
+            fallbacks=tuple(values["fallbacks"]),
         )
 
 
@@ -205,6 +212,8 @@ def _lower(
         derivations=tuple(table.derivations.values()),
         seconds=time.perf_counter() - started,
         notes=tuple(context.notes),
+        kernels=dict(context.kernels),
+        fallbacks=tuple(context.fallbacks),
     )
 
 

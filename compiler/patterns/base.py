@@ -8,6 +8,7 @@ compilation and says how often it applied.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from iree.compiler import ir
 
 from ...targets import Target
+from ..locations import layer_of
 from ..parameters import ParameterTable
 
 if TYPE_CHECKING:
@@ -37,6 +39,16 @@ class PatternContext:
     notes: list[str] = field(default_factory=list)
     plans: list[Planned] = field(default_factory=list)
     """Kernels that stand in the module by number until `emit_kernels` writes them."""
+
+    kernels: Counter[str] = field(default_factory=Counter)
+    """How many operations each kind of kernel serves."""
+
+    fallbacks: list[str] = field(default_factory=list)
+    """Of each operation that a kernel could have served but does not: layer, what, why."""
+
+    def fall_back(self, op: Any, what: str, reason: str) -> None:
+        """Record that the compiler's general path serves ``op``."""
+        self.fallbacks.append(f"{layer_of(str(op.location))}: {what} by linalg, {reason}")
 
 
 class Pattern(ABC):

@@ -57,9 +57,13 @@ class KernelAttention(Pattern):
         applied = 0
         for op in operations(module, "torch.aten.scaled_dot_product_attention"):
             shape = _shape(op)
-            if shape is not None and serves(engine, shape) is None:
-                self._replace(context, op, engine, shape, biases)
-                applied += 1
+            reason = "its shape or its mask is unusual" if shape is None else serves(engine, shape)
+            if shape is None or reason is not None:
+                context.fall_back(op, "attention", f"because {reason}")
+                continue
+            context.kernels[f"attention {engine.name}"] += 1
+            self._replace(context, op, engine, shape, biases)
+            applied += 1
         return applied
 
     def _replace(

@@ -45,9 +45,13 @@ class KernelLayerNorm(Pattern):
         """Replace every layer norm over the last dimension, with a weight, of f32."""
         applied = 0
         for op in operations(module, "torch.aten.layer_norm"):
-            if _fits(op):
-                self._replace(context, op)
-                applied += 1
+            if not _fits(op):
+                reason = "because it is not over the last dimension alone, with a weight, of f32"
+                context.fall_back(op, "layer norm", reason)
+                continue
+            context.kernels["layer norm"] += 1
+            self._replace(context, op)
+            applied += 1
         return applied
 
     def _replace(self, context: PatternContext, op: Any) -> None:

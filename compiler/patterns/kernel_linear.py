@@ -62,9 +62,12 @@ class KernelLinear(Pattern):
         applied = 0
         for op in operations(module, "torch.aten.linear"):
             engine = engine_of(op, context)
-            if engine is not None:
-                self._replace(context, op, engine)
-                applied += 1
+            if isinstance(engine, str):
+                context.fall_back(op, "linear layer", engine)
+                continue
+            context.kernels[f"product {engine.name}"] += 1
+            self._replace(context, op, engine)
+            applied += 1
         return applied
 
     def _replace(self, context: PatternContext, op: Any, engine: Engine) -> None:
@@ -179,20 +182,20 @@ class _Tail:
     residual: Any | None
 
 
-def engine_of(op: Any, context: PatternContext) -> Engine | None:
-    """The engine for a linear layer; None where linalg takes it."""
+def engine_of(op: Any, context: PatternContext) -> Engine | str:
+    """The engine for a linear layer; the reason where linalg takes it."""
     source, weight, bias = op.operands
     if parameter_name(weight) is None or len(tensor_shape(weight)[0]) != 2:
-        return None
-    if tensor_shape(source)[1] != "f32" or tensor_shape(weight)[1] != "f32":
-        return None
-    if str(bias.type) != "!torch.none" and tensor_shape(bias)[1] != "f32":
-        return None
+        return "because its weight is not a matrix of the model"
+    vectors = [] if str(bias.type) == "!torch.none" else [bias]
+    if any(tensor_shape(value)[1] != "f32" for value in (source, weight, *vectors)):
+        return "because it is not of f32"
     outputs, depth = tensor_shape(weight)[0]
     if min(outputs, depth) < _LEAST:
-        return None
+        return f"because {depth} x {outputs} is too small to tile"
     rows, _ = rows_and_width(source)
-    return engine_for(context.target.features, context.precision, outputs, rows)
+    engine = engine_for(context.target.features, context.precision, outputs, rows)
+    return engine or f"because no kernel does {context.precision} on this CPU"
 
 
 def _tail(op: Any) -> _Tail:

@@ -97,6 +97,8 @@ RESULTS = st.builds(
     ).map(tuple),
     seconds=st.floats(0, 100),
     notes=st.lists(WORDS, max_size=2).map(tuple),
+    kernels=st.dictionaries(WORDS, st.integers(0, 9), max_size=2),
+    fallbacks=st.lists(WORDS, max_size=2).map(tuple),
 )
 
 
