@@ -9,7 +9,7 @@ __all__ = ["FUSIONS", "NO_DATA_TILING", "STOCK_SETTINGS", "iree_flags"]
 
 FUSIONS = ("auto", "stock", "none")
 """``auto``: canao's patterns; ``stock``: IREE's best untuned setting without them; ``none``:
-auto's matrix-product path without patterns and with IREE's own fusion off where a flag allows."""
+auto's product path with nothing fused into it, and IREE's own fusion off where a flag allows."""
 
 _DATA_TILING = "--iree-opt-data-tiling"
 NO_DATA_TILING = "--iree-opt-data-tiling=false"

@@ -192,7 +192,12 @@ def _lower(
 
     started = time.perf_counter()
     table = ParameterTable(Parameter(*parameter) for parameter in request.parameters)
-    context = PatternContext(target=request.target, precision=request.precision, parameters=table)
+    context = PatternContext(
+        target=request.target,
+        precision=request.precision,
+        parameters=table,
+        fusion=request.fusion,
+    )
     compiler = PhasedCompiler(request.text, flags, log=log)
     applied: dict[str, int] = {}
     _run_patterns(compiler, chosen["torch"], context, applied)

@@ -73,6 +73,11 @@ class CompileOptions:
         chosen = tuple(_needed(one, precision) for one in chosen)
         if fusion not in FUSIONS:
             raise InputError(f"Unknown fusion {fusion!r}: choose one of {', '.join(FUSIONS)}.")
+        if fusion == "stock" and precision != "f32":
+            raise InputError(
+                f"--fusion stock is the compiler without our patterns, which do {precision}: "
+                "choose auto or none, or f32."
+            )
         if isinstance(drop_patterns, str):
             drop_patterns = (drop_patterns,)
         for one in chosen:

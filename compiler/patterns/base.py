@@ -36,6 +36,7 @@ class PatternContext:
     target: Target
     precision: str
     parameters: ParameterTable
+    fusion: str = "auto"
     notes: list[str] = field(default_factory=list)
     plans: list[Planned] = field(default_factory=list)
     """Kernels that stand in the module by number until `emit_kernels` writes them."""
@@ -61,6 +62,9 @@ class Pattern(ABC):
 
     required: ClassVar[bool] = False
     """Whether nothing compiles without it: it then runs with any ``--fusion``."""
+
+    product_path: ClassVar[bool] = False
+    """Whether it is how products are computed, which ``--fusion none`` keeps."""
 
     def applies_to(self, target: Target) -> bool:
         """Whether the pattern belongs in this target's pipeline; every target by default."""

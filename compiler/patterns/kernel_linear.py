@@ -52,6 +52,7 @@ class KernelLinear(Pattern):
     name = "canao.kernel_linear"
     stage: Stage = "torch"
     after = ("canao.fuse_qkv",)
+    product_path = True
 
     def applies_to(self, target: Target) -> bool:
         """CPUs only: a kernel is code for one instruction set."""
@@ -71,7 +72,7 @@ class KernelLinear(Pattern):
         return applied
 
     def _replace(self, context: PatternContext, op: Any, engine: Engine) -> None:
-        tail = _tail(op)
+        tail = _tail(op) if context.fusion == "auto" else _Tail([op], "none", None)
         source, weight, bias = op.operands
         rows, depth = rows_and_width(source)
         outputs = tensor_shape(weight)[0][0]

@@ -101,8 +101,9 @@ def pipeline(
 ) -> dict[Stage, list[Pattern]]:
     """The patterns for one compilation, by stage.
 
-    ``fusion`` other than ``auto`` keeps only the required ones. Raises `InputError` where
-    ``drop`` names an unknown or a required pattern, or where the order breaks an ``after``.
+    ``fusion`` other than ``auto`` keeps only the required ones, ``none`` the product path too.
+    Raises `InputError` where ``drop`` names an unknown or a required pattern, or where the order
+    breaks an ``after``.
     """
     _load()
     known = {pattern.name: pattern for pattern in PIPELINE}
@@ -115,7 +116,8 @@ def pipeline(
             )
     chosen: dict[Stage, list[Pattern]] = {stage: [] for stage in _STAGES}
     for pattern in PIPELINE:
-        wanted = pattern.required or (fusion == "auto" and pattern.name not in drop)
+        kept = fusion == "auto" or (fusion == "none" and pattern.product_path)
+        wanted = pattern.required or (kept and pattern.name not in drop)
         if wanted and pattern.applies_to(target):
             chosen[pattern.stage].append(pattern)
     _check_order(chosen.values())
