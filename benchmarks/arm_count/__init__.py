@@ -1,0 +1,1 @@
+"""Executed ARM instructions, counted under emulation."""
