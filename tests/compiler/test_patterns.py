@@ -20,12 +20,17 @@ from canao.compiler.parameters import Parameter, ParameterTable
 from canao.compiler.patterns.base import Pattern, PatternContext, operations
 from canao.compiler.patterns.bind_parameters import BindParameters
 from canao.compiler.patterns.decompose_attention import DecomposeAttention
+from canao.compiler.patterns.emit_kernels import EmitKernels
 from canao.compiler.patterns.fuse_qkv import FuseQKV
+from canao.compiler.patterns.kernel_attention import KernelAttention
+from canao.compiler.patterns.kernel_layer_norm import KernelLayerNorm
+from canao.compiler.patterns.kernel_linear import KernelLinear
 from canao.compiler.patterns.narrow_integers import NarrowIntegers
 from canao.compiler.patterns.registry import PIPELINE, names, pipeline, register
 from canao.compiler.patterns.single_queue import SingleQueue
 from canao.compiler.patterns.split_heads import SplitHeads
 from canao.compiler.patterns.strip_checks import StripChecks
+from canao.compiler.patterns.strip_copies import StripCopies
 from canao.errors import CompileError, InputError, UnsupportedError
 
 from ..profiles import compiling
@@ -33,7 +38,15 @@ from . import families
 from .support import default_pipeline, imported, lower_and_run, relative_error
 
 TOLERANCE = 1e-5
-FREE = (FuseQKV, SplitHeads, DecomposeAttention)
+FREE = (
+    StripCopies,
+    FuseQKV,
+    KernelAttention,
+    SplitHeads,
+    DecomposeAttention,
+    KernelLinear,
+    KernelLayerNorm,
+)
 
 
 def apply(pattern: Pattern, model: Any, *, upto: str | None = None) -> tuple[int, str]:
@@ -230,33 +243,25 @@ def _closed(mask: torch.Tensor, value: Any) -> torch.Tensor:
     return mask
 
 
-@pytest.mark.parametrize(
-    ("options", "inputs"),
-    [
-        ({}, _qkv()),
-        ({"scale": 0.25}, _qkv()),
-        ({"is_causal": True}, _qkv(columns=6)),
-        ({"enable_gqa": True}, _qkv(heads=1)),
-        ({}, [*_qkv(), torch.rand(2, 1, 6, 9) > 0.3]),
-        ({}, [*_qkv(), torch.randn(2, 1, 6, 9)]),
-        ({}, [*_qkv(), _closed(torch.rand(2, 1, 6, 9) > 0.3, False)]),
-        ({}, [*_qkv(), _closed(torch.randn(2, 1, 6, 9), -torch.inf)]),
-        ({}, [*_qkv(), _closed(torch.zeros(2, 1, 6, 9), torch.finfo(torch.float32).min)]),
-        ({}, [tensor[0] for tensor in _qkv()]),
-    ],
-    ids=[
-        "plain",
-        "scale",
-        "causal",
-        "grouped",
-        "bool mask",
-        "float mask",
-        "closed row of bools",
-        "closed row of floats",
-        "row of lowest floats",
-        "three dimensions",
-    ],
-)
+ATTENTIONS: dict[str, Any] = {
+    "plain": ({}, _qkv()),
+    "scale": ({"scale": 0.25}, _qkv()),
+    "causal": ({"is_causal": True}, _qkv(columns=6)),
+    "grouped": ({"enable_gqa": True}, _qkv(heads=1)),
+    "bool mask": ({}, [*_qkv(), torch.rand(2, 1, 6, 9) > 0.3]),
+    "mask of two dimensions": ({}, [*_qkv(), torch.rand(6, 9) > 0.3]),
+    "float mask": ({}, [*_qkv(), torch.randn(2, 1, 6, 9)]),
+    "closed row of bools": ({}, [*_qkv(), _closed(torch.rand(2, 1, 6, 9) > 0.3, False)]),
+    "closed row of floats": ({}, [*_qkv(), _closed(torch.randn(2, 1, 6, 9), -torch.inf)]),
+    "row of lowest floats": (
+        {},
+        [*_qkv(), _closed(torch.zeros(2, 1, 6, 9), torch.finfo(torch.float32).min)],
+    ),
+    "three dimensions": ({}, [tensor[0] for tensor in _qkv()]),
+}
+
+
+@pytest.mark.parametrize(("options", "inputs"), ATTENTIONS.values(), ids=ATTENTIONS.keys())
 def test_decompose_attention_keeps_its_numbers(options: Any, inputs: Any, tmp_path: Any) -> None:
     module = Attention(**options).eval()
     model, entry, given_inputs = imported(module, inputs)
@@ -264,7 +269,18 @@ def test_decompose_attention_keeps_its_numbers(options: Any, inputs: Any, tmp_pa
     assert count == 1
     assert "scaled_dot_product_attention" not in text
     assert len(re.findall(r"torch\.aten\.matmul", text)) == 2
-    found, _ = lower_and_run(model, given_inputs, tmp_path)
+    dropped = ("canao.kernel_attention",)
+    found, _ = lower_and_run(model, given_inputs, tmp_path, drop_patterns=dropped)
+    assert relative_error(found, entry(*given_inputs)) < TOLERANCE
+
+
+@pytest.mark.parametrize(("options", "inputs"), ATTENTIONS.values(), ids=ATTENTIONS.keys())
+def test_kernel_attention_keeps_its_numbers(options: Any, inputs: Any, tmp_path: Any) -> None:
+    model, entry, given_inputs = imported(Attention(**options).eval(), inputs)
+    found, result = lower_and_run(model, given_inputs, tmp_path)
+    served = given_inputs[0].ndim == 4
+    assert result.patterns["canao.kernel_attention"] == int(served)
+    assert len(result.fallbacks) == int(not served)
     assert relative_error(found, entry(*given_inputs)) < TOLERANCE
 
 
@@ -371,6 +387,7 @@ def test_any_allowed_order_of_any_patterns(
     stages["torch"] = [
         StripChecks(),
         *(pattern() for pattern in order if pattern in kept),
+        EmitKernels(),
         BindParameters(),
     ]
     found, _ = lower_and_run(model, inputs, tmp_path_factory.mktemp("order"), patterns=stages)
@@ -382,10 +399,11 @@ def test_the_pipeline_is_in_an_allowed_order_for_every_target() -> None:
         assert pipeline(targets.get(name))["torch"][-1].name == "canao.bind_parameters"
 
 
-def test_fusion_stock_and_none_keep_required_patterns_only() -> None:
-    for fusion in ("stock", "none"):
+def test_fusion_stock_keeps_required_patterns_and_none_the_product_path_too() -> None:
+    for fusion, more in (("stock", []), ("none", ["canao.kernel_linear"])):
         chosen = pipeline(targets.get("host"), fusion=fusion)
-        assert all(pattern.required for stage in chosen.values() for pattern in stage)
+        patterns = [pattern for stage in chosen.values() for pattern in stage]
+        assert [pattern.name for pattern in patterns if not pattern.required] == more
 
 
 def test_dropping_a_pattern_leaves_it_out() -> None:

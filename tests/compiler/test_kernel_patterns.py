@@ -1,0 +1,189 @@
+"""Kernels called from models: what they absorb, in which forms they pass values on, numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from canao import targets
+from canao.compiler.kernels.engines.registry import engines
+from canao.compiler.kernels.vector_math import gelu_reference
+
+from ..profiles import compiling
+from .support import imported, lower_and_run, relative_error
+
+TOLERANCES = {"f32": 1e-5, "bf16": 3e-2, "int8": 6e-2}
+HOST = targets.get("host")
+PRECISIONS = [p for p in TOLERANCES if engines(HOST.features, p)]
+ACTIVATIONS = {
+    "none": torch.nn.Identity(),
+    "gelu": torch.nn.GELU(),
+    "gelu_tanh": torch.nn.GELU(approximate="tanh"),
+    "relu": torch.nn.ReLU(),
+    "silu": torch.nn.SiLU(),
+    "tanh": torch.nn.Tanh(),
+}
+
+
+class Block(torch.nn.Module):
+    """Norm, product, activation, product, residual."""
+
+    def __init__(self, width: int, inner: int, *, activation: str, bias: bool) -> None:
+        super().__init__()
+        torch.manual_seed(width * inner)
+        self.norm = torch.nn.LayerNorm(width)
+        self.up = torch.nn.Linear(width, inner, bias=bias)
+        self.activation = ACTIVATIONS[activation]
+        self.down = torch.nn.Linear(inner, width, bias=bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(x)
+        return y + self.down(self.activation(self.up(y)))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@compiling()
+@given(
+    rows=st.integers(1, 40),
+    width=st.integers(16, 80),
+    inner=st.integers(16, 130),
+    activation=st.sampled_from(sorted(ACTIVATIONS)),
+    bias=st.booleans(),
+)
+def test_a_block_of_any_shape_is_right(
+    precision: str,
+    rows: int,
+    width: int,
+    inner: int,
+    activation: str,
+    bias: bool,
+    tmp_path_factory: Any,
+) -> None:
+    block = Block(width, inner, activation=activation, bias=bias).eval()
+    model, entry, inputs = imported(block, [torch.randn(2, rows, width)])
+    folder = tmp_path_factory.mktemp("block")
+    found, result = lower_and_run(model, inputs, folder, precision=precision)
+    assert result.patterns["canao.kernel_linear"] == 2
+    assert result.patterns["canao.kernel_layer_norm"] == 1
+    assert not result.fallbacks
+    assert relative_error(found, entry(*inputs)) < TOLERANCES[precision]
+
+
+def test_a_block_is_one_dispatch_for_each_kernel(tmp_path: Any) -> None:
+    block = Block(64, 96, activation="gelu", bias=True).eval()
+    model, _, inputs = imported(block, [torch.randn(1, 16, 64)])
+    _, result = lower_and_run(model, inputs, tmp_path)
+    assert len(result.calls) == 3
+    assert dict(result.kernels) == {"product avx512_f32": 2, "layer norm": 1} or all(
+        name == "layer norm" or name.startswith("product ") for name in result.kernels
+    )
+
+
+@pytest.mark.parametrize("precision", [p for p in PRECISIONS if p != "f32"])
+def test_norms_write_what_products_read(precision: str, tmp_path: Any) -> None:
+    """In a narrow precision the norm's kernel narrows; only int8 needs a dispatch in between."""
+    block = Block(64, 96, activation="gelu", bias=True).eval()
+    model, _, inputs = imported(block, [torch.randn(1, 16, 64)])
+    _, result = lower_and_run(model, inputs, tmp_path, precision=precision)
+    names = [name for name, _ in result.calls]
+    between = [name for name in names if "quantize_" in name]
+    assert len(between) == (1 if precision == "int8" else 0)
+    assert not any("convert_" in name for name in names)
+
+
+class Twice(torch.nn.Module):
+    """A product whose result has two readers, and one that is the output itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(32, 32)
+        self.second = torch.nn.Linear(32, 32)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = self.first(x)
+        return torch.nn.functional.gelu(y) + self.second(y), y
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_others_read_is_not_absorbed(precision: str, tmp_path: Any) -> None:
+    model, entry, inputs = imported(Twice().eval(), [torch.randn(3, 32)])
+    found, result = lower_and_run(model, inputs, tmp_path, precision=precision)
+    assert result.patterns["canao.kernel_linear"] == 2
+    assert relative_error(found, entry(*inputs)) < TOLERANCES[precision]
+
+
+class Joined(torch.nn.Module):
+    """Self-attention as models write it."""
+
+    def __init__(self, heads: int, depth: int) -> None:
+        super().__init__()
+        self.heads, self.depth = heads, depth
+        self.parts = torch.nn.ModuleList(torch.nn.Linear(32, heads * depth) for _ in range(3))
+        self.out = torch.nn.Linear(heads * depth, 32)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        batch, length, _ = x.shape
+        q, k, v = (
+            part(x).view(batch, length, self.heads, self.depth).transpose(1, 2)
+            for part in self.parts
+        )
+        y = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out(y.transpose(1, 2).reshape(batch, length, -1)) + x
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@compiling()
+@given(
+    batch=st.integers(1, 2),
+    length=st.integers(1, 40),
+    heads=st.integers(1, 4),
+    depth=st.sampled_from([8, 16, 20, 32]),
+)
+def test_attention_reads_the_joined_projection(
+    precision: str, batch: int, length: int, heads: int, depth: int, tmp_path_factory: Any
+) -> None:
+    mask = torch.rand(batch, 1, 1, length) > 0.3
+    model, entry, inputs = imported(
+        Joined(heads, depth).eval(), [torch.randn(batch, length, 32), mask]
+    )
+    folder = tmp_path_factory.mktemp("joined")
+    found, result = lower_and_run(model, inputs, folder, precision=precision)
+    assert result.patterns["canao.kernel_attention"] == 1
+    names = [name for name, _ in result.calls]
+    assert not any("transpose" in name for name in names)
+    # The model's own input is all that needs narrowing by a kernel of its own.
+    assert sum("convert_" in name for name in names) == (1 if precision == "bf16" else 0)
+    assert relative_error(found, entry(*inputs)) < TOLERANCES[precision]
+
+
+class Unserved(torch.nn.Module):
+    """A product too small to tile, and a norm over two dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(32, 2)
+        self.norm = torch.nn.LayerNorm((4, 32))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(x))
+
+
+def test_what_no_kernel_serves_falls_back_and_is_reported(tmp_path: Any) -> None:
+    model, entry, inputs = imported(Unserved().eval(), [torch.randn(1, 4, 32)])
+    found, result = lower_and_run(model, inputs, tmp_path)
+    assert result.fallbacks == (
+        "head: linear layer by linalg, because 32 x 2 is too small to tile",
+        "norm: layer norm by linalg, because it is not over the last dimension alone, with a "
+        "weight, of f32",
+    )
+    assert relative_error(found, entry(*inputs)) < TOLERANCES["f32"]
+
+
+def test_the_gelu_of_kernels_is_pytorchs() -> None:
+    x = torch.linspace(-6, 6, 1001)
+    found = torch.from_numpy(gelu_reference(x.numpy()))
+    assert torch.allclose(found.float(), torch.nn.functional.gelu(x), atol=1e-6)
