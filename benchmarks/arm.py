@@ -1,0 +1,161 @@
+"""What products cost on 64-bit ARM, in executed instructions counted under emulation.
+
+    python benchmarks/arm.py [--rows 128] [--json FILE]
+
+Each kernel is compiled for the oldest target that can run it and called once. The counts are
+exact and the same in every run, on any machine; they are not times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from arm_count.counting import CLASSES, count, missing
+from common.options import directory_or_none, whole_numbers
+from common.paths import DOCS, RESULTS
+from common.results import replace_text, table, write_json
+
+from canao import targets
+from canao.compiler.kernels.engines.registry import engine_for
+from canao.compiler.kernels.epilogue import Epilogue
+from canao.compiler.kernels.executable import Kernel
+from canao.compiler.kernels.product import ProductShape, product_kernel
+from canao.compiler.kernels.trial import build, program
+from canao.runtime_harness import aarch64_runtime
+from canao.targets import Target
+
+__all__ = ["main"]
+
+# The products of MiniLM-L6 and of BERT_BASE: depth, outputs, and what follows them.
+_PRODUCTS = (
+    (384, 384, "residual"),
+    (384, 1152, "bias"),
+    (384, 1536, "gelu"),
+    (1536, 384, "residual"),
+    (768, 768, "residual"),
+    (768, 2304, "bias"),
+    (768, 3072, "gelu"),
+    (3072, 768, "residual"),
+)
+_EPILOGUES = {
+    "bias": Epilogue(),
+    "residual": Epilogue(residual=True),
+    "gelu": Epilogue(activation="gelu", accurate=False),
+}
+_ENGINES = (("arm64", "f32"), ("arm64", "int8"), ("arm64-i8mm", "bf16"), ("arm64-i8mm", "int8"))
+_MULTIPLIES = {"fmla": 4, "sdot": 16, "smmla": 32, "bfmmla": 16}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Count, and write the results and their page."""
+    options = _parser().parse_args(arguments)
+    if absent := missing():
+        print(f"error: {absent}", file=sys.stderr)
+        return 1
+    results: dict[str, Any] = {
+        "schema": 1,
+        "kind": "arm-instructions",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "products": [],
+    }
+    for rows in options.rows:
+        for target, precision in _ENGINES:
+            for depth, outputs, after in _PRODUCTS:
+                shape = ProductShape(rows, depth, outputs)
+                found = _product(targets.get(target), precision, shape, after)
+                results["products"].append(found)
+                share = found["instructions"] / shape.multiply_adds
+                print(f"{found['kernel']}: {share:.4f} a multiply-add", file=sys.stderr)
+    write_json(options.json, results)
+    if options.docs:
+        replace_text(options.docs / "arm.md", markdown(results))
+    return 0
+
+
+def _product(target: Target, precision: str, shape: ProductShape, after: str) -> dict[str, Any]:
+    engine = engine_for(target.features, precision, shape.outputs, shape.rows)
+    if engine is None:
+        raise ValueError(f"{target.name} has no engine for {precision}")
+    kernel = product_kernel(engine, shape, _EPILOGUES[after])
+    counts = count_kernel(kernel, target)
+    return {
+        "kernel": kernel.name,
+        "target": target.name,
+        "engine": engine.label,
+        "precision": precision,
+        "shape": [shape.rows, shape.depth, shape.outputs],
+        "epilogue": after,
+        "multiply_adds": shape.multiply_adds,
+        "instructions": sum(counts.values()),
+        "classes": counts,
+    }
+
+
+def count_kernel(kernel: Kernel, target: Target) -> dict[str, int]:
+    """Executed instructions of each class in one call; the values are all one."""
+    with tempfile.TemporaryDirectory(prefix="canao-bench-") as folder:
+        module = Path(folder) / "kernel.vmfb"
+        build(program(kernel), target, module)
+        tool = str(aarch64_runtime.ensure() / "iree-run-module")
+        flags = [f"--module={module}", "--function=main", "--device=local-sync", "--output="]
+        shapes = ("x".join(map(str, (*one.shape, one.element))) for one in kernel.inputs)
+        found = count([tool, *flags, *(f"--input={shape}=1" for shape in shapes)])
+    return {name: found[name] for name in CLASSES if found[name]}
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The page: what each engine executes for each product."""
+    head = ["Rows x depth x outputs", "After it", "Engine", "Instructions, million"]
+    head += ["Multiply-adds each", "Products, %", "Loads, %"]
+    rows = [head]
+    for one in results["products"]:
+        classes, total = one["classes"], one["instructions"]
+        kind = next((name for name in ("smmla", "sdot", "bfmmla") if name in classes), "fmla")
+        products = one["multiply_adds"] / _MULTIPLIES[kind]
+        loads = sum(n for name, n in classes.items() if name.startswith("load vector"))
+        rows.append(
+            [
+                " x ".join(map(str, one["shape"])),
+                one["epilogue"],
+                one["engine"],
+                f"{total / 1e6:.2f}",
+                f"{one['multiply_adds'] / total:.2f}",
+                f"{100 * products / total:.0f}",
+                f"{100 * loads / total:.0f}",
+            ]
+        )
+    return (
+        "# Products on 64-bit ARM\n\n"
+        "Made by `python benchmarks/arm.py`; every count is in `benchmarks/results/arm.json`. "
+        "Executed instructions of one call under emulation (QEMU): exact, the same on any "
+        "machine, and no times. An instruction does at most 4 multiply-adds in f32 (FMLA), 16 "
+        "in int8 with dot products (SDOT) and in bf16 (BFMMLA), 32 in int8 with i8mm (SMMLA); "
+        "the column *Multiply-adds each* says how near a whole kernel comes, its epilogue "
+        "included.\n\n"
+        f"{table(rows, numbers_from=3)}\n\n{results['date']}\n"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=whole_numbers, default=[128], help="tokens (128)")
+    parser.add_argument("--json", type=Path, default=RESULTS / "arm.json", help="where results go")
+    parser.add_argument(
+        "--docs",
+        type=directory_or_none,
+        default=DOCS,
+        help="where the page goes; empty for nowhere",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
