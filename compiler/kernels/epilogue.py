@@ -13,10 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-try:
-    from . import vector_math
-except ImportError:
-    vector_math = None
+from . import vector_math
 from .convert import round_bf16
 from .emitter import Buffer, Emitter, Value
 from .executable import Operand

@@ -74,4 +74,5 @@ def plan_of(op: Any, context: PatternContext) -> Planned | None:
         return None
     if ir.StringAttr(op.attributes["name"]).value != KERNEL_OP:
         return None
-    return context.plans[ir.IntegerAttr(op.attributes["plan"]).value]
+    number: int = ir.IntegerAttr(op.attributes["plan"]).value
+    return context.plans[number]

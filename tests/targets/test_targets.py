@@ -241,7 +241,13 @@ def test_x86_features(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _machine(
         monkeypatch, tmp_path, "AMD64", "sse sse2 pni sse4_2 abm avx2 avx512_bf16 amx_bf16 aes"
     )
-    assert targets.host_target().features == ("sse3", "sse4.2", "lzcnt", "avx2", "avx512bf16")
+    plain = ("sse3", "sse4.2", "lzcnt", "avx2", "avx512bf16")
+    for granted in (True, False):  # what the CPU has, a sandbox may forbid
+        monkeypatch.setattr(host, "_tiles_are_granted", lambda granted=granted: granted)
+        tiles = ("amx-bf16",) if granted else ()
+        assert targets.host_target().features == (*plain, *tiles)
+        lacking = () if granted else ("amx-bf16",)
+        assert targets.missing_features(("amx-bf16",), "x86_64") == lacking
     required = ("sse2", "avx2", "avx512f", "avx512f", "aes", "never-heard-of")
     assert targets.missing_features(required, "x86_64") == ("avx512f", "never-heard-of")
 
