@@ -35,6 +35,8 @@ class LoweringRequest:
     ``parameters``: (name, shape, NumPy dtype) of every weight the module may read.
     ``pattern_modules``: modules to import first, so that their patterns register.
     ``patterns``: the names of the pipeline that must result; () takes what the pipeline gives.
+    ``wider``: (weight, precision) of weights that stay wider than ``precision``. ``rounded``:
+    (weight, its rounded form, its input's smoothing vector or ""), names of parameters all.
     """
 
     text: str
@@ -46,6 +48,8 @@ class LoweringRequest:
     pattern_modules: tuple[str, ...] = ()
     patterns: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    wider: tuple[tuple[str, str], ...] = ()
+    rounded: tuple[tuple[str, str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -62,6 +66,8 @@ class LoweringRequest:
                 **{name: tuple(values[name]) for name in lists},
                 "target": Target.from_json(values["target"]),
                 "parameters": tuple((n, tuple(s), d) for n, s, d in values["parameters"]),
+                "wider": tuple((name, wide) for name, wide in values["wider"]),
+                "rounded": tuple((n, weight, v) for n, weight, v in values["rounded"]),
             }
         )
 
@@ -197,6 +203,8 @@ def _lower(
         precision=request.precision,
         parameters=table,
         fusion=request.fusion,
+        wider=dict(request.wider),
+        rounded={name: (weight, vector) for name, weight, vector in request.rounded},
     )
     compiler = PhasedCompiler(request.text, flags, log=log)
     applied: dict[str, int] = {}

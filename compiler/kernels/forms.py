@@ -19,7 +19,8 @@ class Form:
     """A matrix [rows, width] as ``kind``, in a buffer of [padded_rows, stride].
 
     ``kind`` is ``f32``, ``bf16`` (held as i16), ``u8`` or ``s8``; the last two come with the
-    scale and offset of each row, [padded_rows, 2] f32.
+    scale and offset of each row, [padded_rows, 2] f32. ``smoothing`` names the parameter [width]
+    that each row is multiplied by before it is quantised; empty for none.
     """
 
     kind: Kind
@@ -27,6 +28,7 @@ class Form:
     width: int
     padded_rows: int
     stride: int
+    smoothing: str = ""
 
     @property
     def integer(self) -> bool:
@@ -48,7 +50,7 @@ def plain(rows: int, width: int, kind: Kind = "f32") -> Form:
     return Form(kind, rows, width, rows, width)
 
 
-def form_for(engine: Engine, rows: int, width: int) -> Form:
+def form_for(engine: Engine, rows: int, width: int, smoothing: str = "") -> Form:
     """What `product_kernel` takes with this engine."""
     kinds: dict[str, Kind] = {
         "f32": "f32",
@@ -56,5 +58,10 @@ def form_for(engine: Engine, rows: int, width: int) -> Form:
         "int8": "s8" if engine.signed else "u8",
     }
     return Form(
-        kinds[engine.precision], rows, width, engine.padded_rows(rows), engine.row_stride(width)
+        kinds[engine.precision],
+        rows,
+        width,
+        engine.padded_rows(rows),
+        engine.row_stride(width),
+        smoothing,
     )

@@ -21,7 +21,7 @@ import numpy as np
 from .convert import round_bf16
 from .emitter import Buffer, Emitter, Value, vector
 from .executable import Kernel, Operand
-from .quantize import Form, Scheme, quantize_row
+from .quantize import Form, Scheme, quantize_row, smoothed
 from .rows import across, check_padding, groups_for, rows_of, sweep, width_for, zero_fill
 
 __all__ = ["Flavour", "Output", "layer_norm_kernel", "layer_norm_reference"]
@@ -64,6 +64,7 @@ def layer_norm_kernel(
     outputs: Sequence[Output] = ("f32",),
     form: Form = "u8",
     scheme: Scheme = "asymmetric",
+    smoothing: bool = False,
     native_bf16: bool = False,
     padded_rows: int | None = None,
     row_stride: int | None = None,
@@ -71,6 +72,7 @@ def layer_norm_kernel(
 ) -> Kernel:
     """Inputs X, [residual] [rows, depth], gamma, [beta] [depth] and, if static, static [2].
 
+    With ``smoothing`` there is, after beta, a vector [depth]: q is of y times it, f32 of y.
     Outputs, in the order of ``outputs``: Y [rows, depth] for f32; Q [padded_rows, row_stride] and
     S [padded_rows, 2] for q, as `quantize.quantize_kernel` with ``form`` and ``scheme``; B
     [padded_rows, row_stride] for bf16, as `convert.convert_kernel`. Padding as there.
@@ -86,6 +88,7 @@ def layer_norm_kernel(
     inputs += [Operand("residual", (rows, depth), "f32")] if residual else []
     inputs += [Operand("gamma", (depth,), "f32")]
     inputs += [Operand("beta", (depth,), "f32")] if beta else []
+    inputs += [Operand("smoothing", (depth,), "f32")] if smoothing else []
     inputs += [Operand("static", (2,), "f32")] if "q" in outputs and scheme == "static" else []
     operands: dict[Output, list[Operand]] = {
         "f32": [Operand("Y", (rows, depth), "f32")],
@@ -101,7 +104,8 @@ def layer_norm_kernel(
         with rows_of(e, group, rows, groups) as row:
             _normalize_row(e, norm, buffers, row, keep)
 
-    labels = {"f32": "f32", "q": f"{scheme}_{form}", "bf16": "native" if native_bf16 else "bf16"}
+    codes = f"{scheme}_smoothed_{form}" if smoothing else f"{scheme}_{form}"
+    labels = {"f32": "f32", "q": codes, "bf16": "native" if native_bf16 else "bf16"}
     name = "_".join(
         [
             f"{flavour}_norm_{struct.pack('>f', eps).hex()}",
@@ -151,13 +155,15 @@ def _normalize_row(
 
     def again(column: Value, width: int) -> Value:
         if keep is not None:
-            return e.load_vector(keep, [0, column], width)
-        return e.load_vector(buffers["Y"], [row, column], width)
+            y = e.load_vector(keep, [0, column], width)
+        else:
+            y = e.load_vector(buffers["Y"], [row, column], width)
+        return smoothed(e, buffers, y, column, width)
 
     if "Q" in buffers:
         quantize_row(
             e,
-            normalized,
+            lambda column, width: smoothed(e, buffers, normalized(column, width), column, width),
             depth,
             lanes=norm.lanes,
             row=row,

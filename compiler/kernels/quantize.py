@@ -32,6 +32,7 @@ __all__ = [
     "Scheme",
     "quantize_kernel",
     "quantize_row",
+    "smoothed",
 ]
 
 Form = Literal["u8", "s8"]
@@ -118,6 +119,13 @@ def quantize_row(
     zero_fill(e, codes, row, depth)
 
 
+def smoothed(e: Emitter, buffers: dict[str, Buffer], x: Value, column: Value, width: int) -> Value:
+    """``x`` times the smoothing vector, where the kernel has one."""
+    if "smoothing" not in buffers:
+        return x
+    return e.mul(x, e.load_vector(buffers["smoothing"], [column], width))
+
+
 def _asymmetric(e: Emitter, load: Load, depth: int, lanes: int, form: Form) -> _Codes:
     width = width_for(depth, lanes)
 
@@ -190,13 +198,15 @@ def quantize_kernel(
     lanes: int,
     form: Form = "u8",
     scheme: Scheme = "asymmetric",
+    smoothing: bool = False,
     padded_rows: int | None = None,
     row_stride: int | None = None,
     workgroups: int | None = None,
 ) -> Kernel:
     """X [rows, depth] f32 to Q [padded_rows, row_stride] i8 and S [padded_rows, 2] f32.
 
-    The static scheme has a second input, ``static`` [2]: the scale and the offset.
+    With ``smoothing`` there is an input ``smoothing`` [depth]: X times it is what is quantised.
+    The static scheme has one more, ``static`` [2]: the scale and the offset.
     Rows beyond ``rows`` stay undefined; the columns from ``depth`` on are zero bytes.
     """
     padded, stride = padded_rows or rows, row_stride or depth
@@ -205,9 +215,14 @@ def quantize_kernel(
 
     def body(e: Emitter, buffers: dict[str, Buffer], group: Value) -> None:
         with rows_of(e, group, rows, groups) as row:
+
+            def load(column: Value, width: int) -> Value:
+                x = e.load_vector(buffers["X"], [row, column], width)
+                return smoothed(e, buffers, x, column, width)
+
             quantize_row(
                 e,
-                lambda column, width: e.load_vector(buffers["X"], [row, column], width),
+                load,
                 depth,
                 lanes=lanes,
                 row=row,
@@ -219,8 +234,10 @@ def quantize_kernel(
             )
 
     inputs = [Operand("X", (rows, depth), "f32")]
+    inputs += [Operand("smoothing", (depth,), "f32")] if smoothing else []
     if scheme == "static":
         inputs.append(Operand("static", (2,), "f32"))
     outputs = (Operand("Q", (padded, stride), "i8"), Operand("S", (padded, 2), "f32"))
-    name = f"quantize_{scheme}_{form}_{rows}x{depth}_to_{padded}x{stride}_by{lanes}_in{groups}"
+    how = f"{scheme}_smoothed" if smoothing else scheme
+    name = f"quantize_{how}_{form}_{rows}x{depth}_to_{padded}x{stride}_by{lanes}_in{groups}"
     return Kernel(name, tuple(inputs), outputs, groups, body)

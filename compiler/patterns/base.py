@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -37,6 +37,13 @@ class PatternContext:
     precision: str
     parameters: ParameterTable
     fusion: str = "auto"
+    wider: Mapping[str, str] = field(default_factory=dict)
+    """The precision of each weight that is to stay wider than ``precision``."""
+
+    rounded: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Of each weight rounded with its input in view: the rounded one, and the smoothing vector
+    of that input or ""."""
+
     notes: list[str] = field(default_factory=list)
     plans: list[Planned] = field(default_factory=list)
     """Kernels that stand in the module by number until `emit_kernels` writes them."""

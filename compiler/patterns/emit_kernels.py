@@ -133,7 +133,7 @@ def _in_form(
             forms[flat] = [calls.matrix(value)]
         if form != flat:
             kernel = _conversion(form, isa_for(context.target.features))
-            forms[form] = calls.call(kernel, forms[flat])
+            forms[form] = calls.call(kernel, [*forms[flat], *calls.smoothing(form)])
     return forms[form]
 
 
@@ -155,6 +155,7 @@ def _conversion(form: Form, isa: Isa) -> Kernel:
         form.width,
         lanes=isa.lanes,
         form=form.kind,
+        smoothing=bool(form.smoothing),
         padded_rows=form.padded_rows,
         row_stride=form.stride,
     )

@@ -21,6 +21,7 @@ from typing import Any
 from iree.compiler import ir
 
 from ..kernels.executable import Kernel, Operand
+from ..kernels.forms import Form
 from ..parameters import Parameter
 from .base import PatternContext
 from .torch_ops import TorchBuilder, tensor_shape, tensor_type
@@ -91,6 +92,12 @@ class KernelCalls:
         """A parameter as a builtin tensor."""
         element = _ELEMENTS[parameter.dtype]
         return self.builtin(self.build.parameter(parameter.name, parameter.shape, element))
+
+    def smoothing(self, form: Form) -> list[Any]:
+        """The vector that a kernel multiplies by before it quantises to ``form``, if any."""
+        if not form.smoothing:
+            return []
+        return [self.parameter(self._context.parameters[form.smoothing])]
 
     def builtin(self, value: Any) -> Any:
         """The builtin tensor behind a torch tensor."""

@@ -108,11 +108,14 @@ class PlannedLayerNorm(Planned):
             outputs=[names[form.kind] for form in forms],
             form="s8" if narrow is not None and narrow.kind == "s8" else "u8",
             native_bf16=self.isa.native_bf16,
+            smoothing=narrow is not None and bool(narrow.smoothing),
             padded_rows=narrow.padded_rows if narrow else None,
             row_stride=narrow.stride if narrow else None,
         )
         (matrix,), *vectors = operands
-        results = calls.call(kernel, [matrix, *(calls.builtin(vector) for (vector,) in vectors)])
+        arguments = [matrix, *(calls.builtin(vector) for (vector,) in vectors)]
+        arguments += calls.smoothing(narrow) if narrow else []
+        results = calls.call(kernel, arguments)
         written: dict[Form, Sequence[Any]] = {}
         for form in forms:
             count = len(form.operands)

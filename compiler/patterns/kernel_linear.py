@@ -22,7 +22,6 @@ from iree.compiler import ir
 
 from ...targets import Target
 from ..kernels.engines.base import Engine
-from ..kernels.engines.registry import engine_for
 from ..kernels.epilogue import Epilogue
 from ..kernels.forms import Form, form_for, plain
 from ..kernels.isa import Isa, isa_for
@@ -31,6 +30,7 @@ from ..parameters import Parameter
 from .base import Pattern, PatternContext, Stage, operations
 from .kernel_calls import KernelCalls, only_user, rows_and_width
 from .planned import Planned, plan_op
+from .product_weights import engine_for_weight, product_weights
 from .torch_ops import constant_of, parameter_name, tensor_shape
 
 __all__ = ["KernelLinear", "engine_of"]
@@ -77,6 +77,9 @@ class KernelLinear(Pattern):
         rows, depth = rows_and_width(source)
         outputs = tensor_shape(weight)[0][0]
         biased = str(bias.type) != "!torch.none"
+        name = parameter_name(weight)
+        assert name is not None  # engine_of serves parameters only
+        weights, smoothing = product_weights(context, engine, name)
         planned = PlannedProduct(
             engine=engine,
             isa=isa_for(context.target.features),
@@ -84,7 +87,8 @@ class KernelLinear(Pattern):
             activation=tail.activation,
             biased=biased,
             added=tail.residual is not None,
-            weights=_packed(context, engine, weight),
+            weights=weights,
+            smoothing=smoothing,
         )
         operands = [source]
         operands += [bias] if biased else []
@@ -98,28 +102,6 @@ class KernelLinear(Pattern):
             absorbed.erase()
 
 
-def _packed(context: PatternContext, engine: Engine, weight: Any) -> tuple[Parameter, ...]:
-    """The parameters that a product reads in place of ``weight``, in the kernel's order."""
-    name = parameter_name(weight)
-    assert name is not None  # engine_of serves parameters only
-    outputs, depth = tensor_shape(weight)[0]
-    table = context.parameters
-    packed = table.derive(
-        "pack",
-        [name],
-        shape=engine.packed_shape(outputs, depth),
-        dtype={"f32": "float32", "bf16": "int16", "int8": "int8"}[engine.precision],
-        engine=engine.packing,
-    )
-    if engine.precision != "int8":
-        return (packed,)
-    vectors = [
-        table.derive(kind, [name], shape=(outputs,), dtype="float32")
-        for kind in ("scales", "column_sums")
-    ]
-    return (packed, *vectors)
-
-
 @dataclass(frozen=True, kw_only=True)
 class PlannedProduct(Planned):
     """Operands: the activations, then the bias and the residual where there are such."""
@@ -131,10 +113,12 @@ class PlannedProduct(Planned):
     biased: bool
     added: bool
     weights: tuple[Parameter, ...]
+    smoothing: str = ""
 
     def wants(self) -> Sequence[Form | None]:
         """See `Planned.wants`."""
-        wanted: list[Form | None] = [form_for(self.engine, self.shape.rows, self.shape.depth)]
+        rows, depth = self.shape.rows, self.shape.depth
+        wanted: list[Form | None] = [form_for(self.engine, rows, depth, self.smoothing)]
         wanted += [None] if self.biased else []
         wanted += [plain(self.shape.rows, self.shape.outputs)] if self.added else []
         return wanted
@@ -186,7 +170,8 @@ class _Tail:
 def engine_of(op: Any, context: PatternContext) -> Engine | str:
     """The engine for a linear layer; the reason where linalg takes it."""
     source, weight, bias = op.operands
-    if parameter_name(weight) is None or len(tensor_shape(weight)[0]) != 2:
+    name = parameter_name(weight)
+    if name is None or len(tensor_shape(weight)[0]) != 2:
         return "because its weight is not a matrix of the model"
     vectors = [] if str(bias.type) == "!torch.none" else [bias]
     if any(tensor_shape(value)[1] != "f32" for value in (source, weight, *vectors)):
@@ -195,7 +180,7 @@ def engine_of(op: Any, context: PatternContext) -> Engine | str:
     if min(outputs, depth) < _LEAST:
         return f"because {depth} x {outputs} is too small to tile"
     rows, _ = rows_and_width(source)
-    engine = engine_for(context.target.features, context.precision, outputs, rows)
+    engine = engine_for_weight(context, name, outputs, rows)
     return engine or f"because no kernel does {context.precision} on this CPU"
 
 

@@ -1,0 +1,86 @@
+"""Which parameters a product reads in place of a weight, and in which precision it runs.
+
+A request may say of a weight that it stays wider than the rest (``wider``), or that it was
+rounded to int8 with what the layer reads in view (``rounded``): then there is a parameter that
+holds the rounded weight, made for activations that are multiplied by a smoothing vector first.
+
+Law of smoothing: x w^T = (x * v) (w / v)^T for a vector v over the depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..kernels.engines.base import Engine
+from ..kernels.engines.registry import engine_for
+from ..parameters import Parameter, ParameterTable
+from .base import PatternContext
+
+__all__ = ["engine_for_weight", "product_weights"]
+
+_ORDER = ("f32", "bf16", "int8")
+
+
+def engine_for_weight(
+    context: PatternContext, name: str, outputs: int, rows: int
+) -> Engine | None:
+    """The engine for the parameter ``name``; None where the core has none for the precision.
+
+    Joined weights are as wide as the widest of them; bf16 becomes f32 on a core without it.
+    """
+    features = context.target.features
+    asked = [context.wider.get(part, context.precision) for part in _parts(context, name)]
+    precision = min(asked, key=_ORDER.index) if set(asked) <= set(_ORDER) else context.precision
+    engine = engine_for(features, precision, outputs, rows)
+    if engine is None and precision != context.precision:
+        engine = engine_for(features, "f32", outputs, rows)
+    return engine
+
+
+def product_weights(
+    context: PatternContext, engine: Engine, name: str
+) -> tuple[tuple[Parameter, ...], str]:
+    """The parameters in the kernel's order, and the name of the smoothing vector or ""."""
+    table = context.parameters
+    smoothing = ""
+    if engine.precision == "int8":
+        name, smoothing = _rounded(context, name)
+    outputs, depth = table[name].shape
+    packed = table.derive(
+        "pack",
+        [name],
+        shape=engine.packed_shape(outputs, depth),
+        dtype={"f32": "float32", "bf16": "int16", "int8": "int8"}[engine.precision],
+        engine=engine.packing,
+    )
+    if engine.precision != "int8":
+        return (packed,), smoothing
+    vectors = [
+        table.derive(kind, [name], shape=(outputs,), dtype="float32")
+        for kind in ("scales", "column_sums")
+    ]
+    return (packed, *vectors), smoothing
+
+
+def _rounded(context: PatternContext, name: str) -> tuple[str, str]:
+    """The rounded weight and its smoothing vector; the weight itself where there is none."""
+    parts = _parts(context, name)
+    found = [context.rounded[part] for part in parts if part in context.rounded]
+    if len(found) != len(parts) or len({smoothing for _, smoothing in found}) > 1:
+        return name, ""
+    rounded = [weight for weight, _ in found]
+    if len(rounded) == 1:
+        return found[0]
+    return context.parameters.concatenate(rounded, axis=0).name, found[0][1]
+
+
+def _parts(context: PatternContext, name: str) -> Sequence[str]:
+    """The weights that ``name`` is joined of, by output; else itself."""
+    return _joined(context.parameters, name) or (name,)
+
+
+def _joined(table: ParameterTable, name: str) -> tuple[str, ...]:
+    derivation = table.derivations.get(name)
+    if derivation is None or derivation.kind != "concatenate":
+        return ()
+    return derivation.sources if dict(derivation.attributes).get("axis") == 0 else ()
