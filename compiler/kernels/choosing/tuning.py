@@ -1,0 +1,100 @@
+"""The measurements that count on this machine: those that ship with canao, and the user's."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from ....paths import cache_dir
+from ....targets import Target
+from .choices import choose
+from .host import cpu_key, is_this_machine
+from .measure import Effort, Measured, measure
+from .problem import Problem
+from .table import Table, read_table, write_table
+
+__all__ = ["SHIPPED", "choices_for", "extend_table", "tune", "user_table"]
+
+SHIPPED = Path(__file__).with_name("table.json")
+
+Progress = Callable[[str], None]
+
+
+def user_table() -> Path:
+    """Where the user's own measurements are."""
+    return cache_dir("choices") / "products.json"
+
+
+def choices_for(target: Target) -> tuple[dict[str, str], list[str]]:
+    """The choices that hold for ``target``, and a sentence for each table that was ignored.
+
+    None hold but for code for this very CPU.
+    """
+    if not is_this_machine(target):
+        return {}, []
+    shipped, unread = read_table(SHIPPED)
+    own, ignored = read_table(user_table())
+    measured = shipped.joined(own).of(cpu_key())
+    return choose(measured), [*unread, *ignored]
+
+
+def tune(
+    problems: Collection[Problem],
+    target: Target,
+    progress: Progress,
+    *,
+    effort: Effort | None = None,
+) -> list[str]:
+    """Measure ``problems`` and keep the times in the user's table.
+
+    Returns a sentence for each problem that could not be measured and each candidate that was
+    left out; nothing is measured for a target that is not this machine.
+    """
+    if not is_this_machine(target):
+        return []
+    return extend_table(user_table(), problems, target, progress, effort=effort)
+
+
+def extend_table(
+    path: Path,
+    problems: Collection[Problem],
+    target: Target,
+    progress: Progress,
+    *,
+    effort: Effort | None = None,
+    told: Callable[[Measured], None] = lambda _: None,
+) -> list[str]:
+    """Measure for this CPU into the table at ``path``, writing after each problem."""
+    notes = []
+    for number, problem in enumerate(sorted(problems), 1):
+        spelled = f"{problem.precision} {problem.rows} x {problem.depth} x {problem.outputs}"
+        progress(f"measuring products, {number} of {len(problems)}: {spelled}")
+        found = measure(problem, target, effort=effort)
+        notes += [
+            f"{label} was left out for {spelled}, because {reason}."
+            for label, reason in found.dropped.items()
+        ]
+        if found.times:
+            try:
+                with _alone(path):
+                    before, _ = read_table(path)
+                    write_table(path, before.joined(Table({cpu_key(): {problem: found.times}})))
+            except OSError as error:
+                notes.append(f"{path} cannot be written ({error.strerror}).")
+        else:
+            notes.append(
+                f"{spelled} was not measured, because the machine was too busy: try again later."
+            )
+        told(found)
+    return notes
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One writer at a time, where the file system has locks."""
+    with path.with_name(f".{path.name}.lock").open("a") as lock:
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
