@@ -49,6 +49,9 @@ def compile(
         float | None,
         typer.Option("--memory-limit", metavar="GIB", help="Memory of one compiling process."),
     ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Measure products here that nobody measured yet.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Compile a model for one or more targets, check its numbers, write a bundle."""
@@ -68,6 +71,7 @@ def compile(
             require_verified=require_verified,
             timeout=timeout,
             memory_limit=None if memory_limit is None else int(memory_limit * 2**30),
+            tune=tune,
             progress=tell,
         )
     for warning in report.warnings:

@@ -116,6 +116,7 @@ def compile_model(
     timeout: float | None = None,
     memory_limit: int | None = None,
     isolated: bool = True,
+    tune: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> CompileReport:
     """Compile, verify on every device here that can run a target, and write a bundle.
@@ -127,7 +128,8 @@ def compile_model(
     ``.canao``; None leaves the bundle in canao's cache, from which it may be pruned once nobody
     has it open. ``timeout`` in seconds and ``memory_limit`` in bytes bound each compiling
     process; with ``isolated=False`` the compiler runs in this process, and neither holds.
-    ``progress`` is told each step.
+    ``tune`` first measures, on this machine, the products that nobody measured here, and keeps
+    the times for later compilations; ``progress`` is told each step.
 
     Raises `InputError` for a bad call, `UnsupportedError` for an op without a form on a
     target, `NumericsError` where compiled and uncompiled outputs differ beyond the tolerance,
@@ -145,6 +147,7 @@ def compile_model(
         timeout=timeout,
         memory_limit=memory_limit,
         isolated=isolated,
+        tune=tune,
     )
     if output is not None:
         check_destination(output)
@@ -180,7 +183,7 @@ def compile_model(
         patterns=_sum_patterns(built.modules),
         numerics=numerics,
         peak_bytes=max((module.peak_bytes for module in built.modules), default=0),
-        warnings=(*_notes(built.modules), *warnings),
+        warnings=(*built.notes, *_notes(built.modules), *warnings),
         kernels={_key(module): module.result.kernels for module in built.modules},
         fallbacks=tuple(
             f"{_key(module)}: {line}"

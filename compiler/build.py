@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -15,6 +16,9 @@ from ..runtime_harness.bundle import TensorSpec
 from ..targets import Target
 from . import cache
 from .isolation import Children, lower_isolated
+from .kernels.choosing.choices import Choices, narrowed
+from .kernels.choosing.problem import Problem
+from .kernels.choosing.tuning import choices_for, tune
 from .lowering import LoweringRequest, LoweringResult, lower, one_line
 from .models import SourceModel
 from .options import CompileOptions
@@ -55,10 +59,28 @@ class ModelBuild:
     weights: Mapping[str, torch.Tensor]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    notes: tuple[str, ...] = ()
 
 
 def build_modules(source: SourceModel, options: CompileOptions, progress: Progress) -> ModelBuild:
-    """Import, lower and gather. Raises what the importer and the compiler raise."""
+    """Import, lower and gather. Raises what the importer and the compiler raise.
+
+    With ``options.tune``, products that nobody measured on this machine are measured then, and
+    everything is lowered again with what was found.
+    """
+    built = _build(source, options, progress)
+    if not options.tune:
+        return built
+    notes = []
+    for target in options.targets:
+        results = [module.result for module in built.modules if module.target == target]
+        problems = {Problem(*one) for result in results for one in result.unmeasured}
+        notes += tune(problems, target, progress)
+    built = _build(source, options, progress)
+    return dataclasses.replace(built, notes=(*notes, *built.notes))
+
+
+def _build(source: SourceModel, options: CompileOptions, progress: Progress) -> ModelBuild:
     from .importer import import_model
     from .wrapper import make_entry
 
@@ -68,13 +90,17 @@ def build_modules(source: SourceModel, options: CompileOptions, progress: Progre
     references: dict[int, Reference] = {}
     weights: dict[str, torch.Tensor] = {}
     specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] | None = None
+    # The same for every length: modules share their weights.
+    choices = {target.name: choices_for(target) for target in options.targets}
+    notes = dict.fromkeys(note for _, ignored in choices.values() for note in ignored)
+    known = {name: found for name, (found, _) in choices.items()}
     for length in lengths:
         samples = draw_samples(source, length, options.batch)
         entry = make_entry(source, samples[0])
         references[length] = evaluate(entry, samples)
         progress(f"importing {source.name}" + (f" at length {length}" if source.tokens else ""))
         imported = import_model(entry, samples[0])
-        for built in _lower_all(imported, length, options, progress):
+        for built in _lower_all(imported, length, options, known, progress):
             modules.append(built)
             derivations = {d.name: d for d in built.result.derivations}
             used = materialize(built.result.parameters, imported.parameters, derivations)
@@ -89,16 +115,22 @@ def build_modules(source: SourceModel, options: CompileOptions, progress: Progre
         weights=dict(sorted(weights.items())),
         inputs=specs[0],
         outputs=specs[1],
+        notes=tuple(notes),
     )
 
 
 def _lower_all(
-    imported: ImportedModel, length: int, options: CompileOptions, progress: Progress
+    imported: ImportedModel,
+    length: int,
+    options: CompileOptions,
+    choices: Mapping[str, Choices],
+    progress: Progress,
 ) -> list[BuiltModule]:
     parameters = tuple(
         (name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
         for name, tensor in imported.parameters.items()
     )
+    precisions = {"f32", "bf16", options.precision} if options.precision != "f32" else {"f32"}
 
     children = Children()
 
@@ -113,6 +145,7 @@ def _lower_all(
             parameters=parameters,
             pattern_modules=pattern_modules(),
             patterns=_pattern_names(target, options),
+            choices=narrowed(choices[target.name], precisions, (s for _, s, _ in parameters)),
         )
         found = cache.fetch(request)
         peak = 0

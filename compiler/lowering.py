@@ -37,6 +37,7 @@ class LoweringRequest:
     ``patterns``: the names of the pipeline that must result; () takes what the pipeline gives.
     ``wider``: (weight, precision) of weights that stay wider than ``precision``. ``rounded``:
     (weight, its rounded form, its input's smoothing vector or ""), names of parameters all.
+    ``choices``: what was measured of products on the target (`choosing.choices.Choices`).
     """
 
     text: str
@@ -50,11 +51,12 @@ class LoweringRequest:
     flags: tuple[str, ...] = ()
     wider: tuple[tuple[str, str], ...] = ()
     rounded: tuple[tuple[str, str, str], ...] = ()
+    choices: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {**values, "target": self.target.to_json()}
+        return {**values, "target": self.target.to_json(), "choices": dict(self.choices)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> LoweringRequest:
@@ -68,6 +70,7 @@ class LoweringRequest:
                 "parameters": tuple((n, tuple(s), d) for n, s, d in values["parameters"]),
                 "wider": tuple((name, wide) for name, wide in values["wider"]),
                 "rounded": tuple((n, weight, v) for n, weight, v in values["rounded"]),
+                "choices": dict(values["choices"]),
             }
         )
 
@@ -76,7 +79,8 @@ class LoweringRequest:
 class LoweringResult:
     """``calls``: (dispatch, model layer) of each dispatch that one call executes, in order;
     ``kernels``: how many operations each kind of kernel serves; ``fallbacks``: a line for each
-    operation that a kernel might have served and linalg does.
+    operation that a kernel might have served and linalg does; ``unmeasured``: precision, rows,
+    depth and outputs of products that were chosen by rule, because nobody measured them.
     """
 
     calls: tuple[tuple[str, str], ...]
@@ -87,6 +91,7 @@ class LoweringResult:
     notes: tuple[str, ...] = ()
     kernels: Mapping[str, int] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
+    unmeasured: tuple[tuple[str, int, int, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -105,6 +110,7 @@ class LoweringResult:
             notes=tuple(values["notes"]),
             kernels=dict(values["kernels"]),
             fallbacks=tuple(values["fallbacks"]),
+            unmeasured=tuple((p, m, k, n) for p, m, k, n in values["unmeasured"]),
         )
 
 
@@ -205,6 +211,7 @@ def _lower(
         fusion=request.fusion,
         wider=dict(request.wider),
         rounded={name: (weight, vector) for name, weight, vector in request.rounded},
+        choices=request.choices,
     )
     compiler = PhasedCompiler(request.text, flags, log=log)
     applied: dict[str, int] = {}
@@ -227,6 +234,7 @@ def _lower(
         notes=tuple(context.notes),
         kernels=dict(context.kernels),
         fallbacks=tuple(context.fallbacks),
+        unmeasured=tuple(context.unmeasured),
     )
 
 

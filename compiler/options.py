@@ -39,6 +39,7 @@ class CompileOptions:
     timeout: float | None
     memory_limit: int | None
     isolated: bool = True
+    tune: bool = False
 
     @classmethod
     def checked(
@@ -53,6 +54,7 @@ class CompileOptions:
         timeout: float | None = None,
         memory_limit: int | None = None,
         isolated: bool = True,
+        tune: bool = False,
     ) -> CompileOptions:
         """Build from what a caller passed; raises `InputError` naming what is wrong."""
         chosen = _targets(target)
@@ -95,6 +97,7 @@ class CompileOptions:
             timeout=timeout,
             memory_limit=memory_limit,
             isolated=isolated,
+            tune=tune,
         )
 
     def check_model(self, source: SourceModel) -> None:

@@ -54,6 +54,12 @@ class PatternContext:
     fallbacks: list[str] = field(default_factory=list)
     """Of each operation that a kernel could have served but does not: layer, what, why."""
 
+    choices: Mapping[str, str] = field(default_factory=dict)
+    """What was measured of products on the target (`choosing.choices.Choices`)."""
+
+    unmeasured: dict[tuple[str, int, int, int], None] = field(default_factory=dict)
+    """Precision, rows, depth and outputs of products that were chosen by rule, in order."""
+
     def fall_back(self, op: Any, what: str, reason: str) -> None:
         """Record that the compiler's general path serves ``op``."""
         self.fallbacks.append(f"{layer_of(str(op.location))}: {what} by linalg, {reason}")

@@ -181,6 +181,8 @@ def engine_of(op: Any, context: PatternContext) -> Engine | str:
         return f"because {depth} x {outputs} is too small to tile"
     rows, _ = rows_and_width(source)
     engine = engine_for_weight(context, name, outputs, rows)
+    if engine == "linalg":
+        return "because that was measured to be faster"
     return engine or f"because no kernel does {context.precision} on this CPU"
 
 

@@ -10,9 +10,11 @@ Law of smoothing: x w^T = (x * v) (w / v)^T for a vector v over the depth.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
+from ..kernels.choosing.choices import chosen_engine, is_measured
 from ..kernels.engines.base import Engine
-from ..kernels.engines.registry import engine_for
+from ..kernels.product import ProductShape
 from ..parameters import Parameter, ParameterTable
 from .base import PatternContext
 
@@ -23,17 +25,22 @@ _ORDER = ("f32", "bf16", "int8")
 
 def engine_for_weight(
     context: PatternContext, name: str, outputs: int, rows: int
-) -> Engine | None:
-    """The engine for the parameter ``name``; None where the core has none for the precision.
+) -> Engine | Literal["linalg"] | None:
+    """The engine for the parameter ``name``; None where the core has none for the precision,
+    "linalg" where IREE's own product was measured to be faster.
 
     Joined weights are as wide as the widest of them; bf16 becomes f32 on a core without it.
     """
     features = context.target.features
     asked = [context.wider.get(part, context.precision) for part in _parts(context, name)]
     precision = min(asked, key=_ORDER.index) if set(asked) <= set(_ORDER) else context.precision
-    engine = engine_for(features, precision, outputs, rows)
+    shape = ProductShape(rows, context.parameters[name].shape[1], outputs)
+    engine = chosen_engine(context.choices, features, precision, shape)
     if engine is None and precision != context.precision:
-        engine = engine_for(features, "f32", outputs, rows)
+        precision = "f32"
+        engine = chosen_engine(context.choices, features, precision, shape)
+    if engine is not None and not is_measured(context.choices, precision, shape):
+        context.unmeasured[precision, shape.rows, shape.depth, shape.outputs] = None
     return engine
 
 

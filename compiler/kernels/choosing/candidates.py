@@ -18,7 +18,15 @@ from ..executable import Kernel
 from ..product import product_kernel
 from .problem import Problem
 
-__all__ = ["LINALG", "Candidate", "candidates_for", "linalg_program", "packing_of", "rule_for", "serves"]
+__all__ = [
+    "LINALG",
+    "Candidate",
+    "candidates_for",
+    "linalg_program",
+    "packing_of",
+    "rule_for",
+    "serves",
+]
 
 LINALG = "linalg"
 """The label of the product as IREE compiles it without a kernel of ours; f32 alone."""
@@ -40,7 +48,7 @@ def candidates_for(features: Iterable[str], problem: Problem) -> list[Candidate]
     many as share the rows evenly.
     """
     present = frozenset(features)
-    made = {}
+    made: dict[str, Candidate] = {}
     chosen = rule_for(present, problem)
     for engine in [*([chosen] if chosen else []), *_engines(present, problem)]:
         made.setdefault(engine.label, _candidate(engine, problem))
@@ -99,9 +107,7 @@ def linalg_program(problem: Problem, copies: int) -> str:
     rows, depth, outputs = problem.rows, problem.depth, problem.outputs
     x, w = f"tensor<{rows}x{depth}xf32>", f"tensor<{outputs}x{depth}xf32>"
     y, b = f"tensor<{rows}x{outputs}xf32>", f"tensor<{outputs}xf32>"
-    maps = ", ".join(
-        f"affine_map<(m, n, k) -> ({place})>" for place in ("m, k", "n, k", "m, n")
-    )
+    maps = ", ".join(f"affine_map<(m, n, k) -> ({place})>" for place in ("m, k", "n, k", "m, n"))
     text = []
     for i in range(copies):
         text.append(

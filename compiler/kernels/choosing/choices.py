@@ -44,8 +44,8 @@ def choose(measured: Mapping[Problem, Times]) -> dict[str, str]:
 def narrowed(
     choices: Choices, precisions: Iterable[str], weights: Iterable[tuple[int, ...]]
 ) -> dict[str, str]:
-    """Those that a model may need: of its precisions, and of the depth of one of its weights."""
-    depths = {str(shape[1]) for shape in weights if len(shape) == 2}
+    """Those that a model may need: of its precisions, and of a depth that its weights have."""
+    depths = {str(size) for shape in weights for size in shape}
     wanted = frozenset(precisions)
     found = {}
     for key, label in choices.items():

@@ -109,7 +109,7 @@ def _compiled(
     kernels = [candidate for candidate in candidates if candidate.kernel]
     groups = [kernels] if kernels else []
     groups += [[candidate] for candidate in candidates if not candidate.kernel]
-    planned = {}
+    planned: dict[str, tuple[_Entry, Candidate]] = {}
     while groups:
         group = groups.pop(0)
         path = folder / f"{len(planned)}-{len(groups)}.vmfb"
