@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["compute"]
+__all__ = ["compute", "int8_codes", "weight_scales"]
 
 Attributes = Mapping[str, Any]
 
@@ -41,7 +41,7 @@ def _pack(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Tens
     if engine.precision == "bf16":
         weight = weight.to(torch.bfloat16).view(torch.int16)
     elif engine.precision == "int8":
-        weight = _quantised(weight)
+        weight = int8_codes(weight)
     return torch.from_numpy(engine.pack(weight.numpy()))
 
 
@@ -51,11 +51,17 @@ def weight_scales(weight: torch.Tensor) -> torch.Tensor:
     return (largest / 127).clamp(min=float(np.finfo(np.float32).tiny))
 
 
-def _quantised(weight: torch.Tensor) -> torch.Tensor:
+def int8_codes(weight: torch.Tensor) -> torch.Tensor:
+    """The int8 weight, -127 to 127, in its `weight_scales`."""
     import torch
 
     scaled = weight / weight_scales(weight)[:, None]
     return scaled.round().clamp(-127, 127).to(torch.int8)
+
+
+def _codes(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Tensor:
+    del attributes
+    return int8_codes(sources[0])
 
 
 def _scales(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Tensor:
@@ -69,12 +75,13 @@ def _column_sums(sources: Sequence[torch.Tensor], attributes: Attributes) -> tor
 
     del attributes
     (weight,) = sources
-    return weight_scales(weight) * _quantised(weight).sum(dim=1, dtype=torch.float32)
+    return weight_scales(weight) * int8_codes(weight).sum(dim=1, dtype=torch.float32)
 
 
 _KINDS: dict[str, Callable[[Sequence[torch.Tensor], Attributes], torch.Tensor]] = {
     "concatenate": _concatenate,
     "pack": _pack,
+    "codes": _codes,
     "scales": _scales,
     "column_sums": _column_sums,
 }

@@ -39,6 +39,7 @@ class BindParameters(Pattern):
         "canao.fuse_qkv",
         "canao.split_heads",
         "canao.decompose_attention",
+        "canao.quantize_embeddings",
         "canao.emit_kernels",
     )
 

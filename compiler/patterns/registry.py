@@ -20,6 +20,7 @@ from .kernel_attention import KernelAttention
 from .kernel_layer_norm import KernelLayerNorm
 from .kernel_linear import KernelLinear
 from .narrow_integers import NarrowIntegers
+from .quantize_embeddings import QuantizeEmbeddings
 from .single_queue import SingleQueue
 from .split_heads import SplitHeads
 from .strip_checks import StripChecks
@@ -55,6 +56,8 @@ PIPELINE: list[Pattern] = [
     # After everything that reads linear layers: it takes them, and what follows them, away.
     KernelLinear(),
     KernelLayerNorm(),
+    # Reads a table by name; nothing else here touches look-ups.
+    QuantizeEmbeddings(),
     # When every kernel is planned, each can write the forms that its readers want.
     EmitKernels(),
     # Last at this stage: the patterns above read and write parameters by name.

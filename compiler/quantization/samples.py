@@ -1,0 +1,123 @@
+"""What a model is run on to learn of its activations: texts, and tokens drawn at random.
+
+Random tokens stand for text unlike any that was given. Some samples decide how weights are
+rounded; others, which had no part in that, tell how well it went.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ...errors import InputError
+from ..models import SourceModel
+from ..reference import draw_samples
+from .sites import Inputs
+from .texts import Text
+
+__all__ = ["Samples", "Tokenized", "samples_for", "tokenized"]
+
+_LONGEST = 96
+_MOST_TEXTS = 32
+_FIT_SEEDS, _CHECK_SEEDS = (1, 2), (3,)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """``fit``: to decide by; ``check``: to judge by."""
+
+    fit: tuple[Inputs, ...]
+    check: tuple[Inputs, ...]
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """Texts as inputs, and the share of their tokens that the vocabulary does not know."""
+
+    inputs: tuple[Inputs, ...]
+    unknown: float
+
+
+def samples_for(source: SourceModel, texts: Tokenized | None) -> Samples:
+    """Every fourth text is for checking. A model without tokens has its example inputs."""
+    if not source.tokens:
+        given = draw_samples(source, 1, 1)
+        return Samples(given, given)
+    known = texts.inputs if texts else ()
+    fit = tuple(one for index, one in enumerate(known) if index % 4 != 3)
+    check = tuple(one for index, one in enumerate(known) if index % 4 == 3)
+    return Samples(
+        (*fit, *(_random(source, seed) for seed in _FIT_SEEDS)),
+        (*check, *(_random(source, seed) for seed in _CHECK_SEEDS)),
+    )
+
+
+def tokenized(source: SourceModel, texts: Sequence[Text]) -> Tokenized:
+    """The model's inputs for some of ``texts``, evenly chosen, cut where they are long.
+
+    Raises `InputError` where the model has no tokenizer.
+    """
+    from tokenizers import Tokenizer
+
+    description = source.tokenizer_json()
+    if description is None:
+        raise InputError(
+            f"{source.name} has no tokenizer (tokenizer.json), so it cannot be calibrated with "
+            "text: put one beside the model, or leave the calibration out."
+        )
+    tokenizer = Tokenizer.from_str(description.decode("utf-8"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(_longest(source))
+    step = max(1, len(texts) // _MOST_TEXTS)
+    encoded = [tokenizer.encode(*_pair(text)) for text in texts[::step][:_MOST_TEXTS]]
+    unknown = _unknown_id(tokenizer, json.loads(description))
+    words = [
+        token
+        for one in encoded
+        for token, special in zip(one.ids, one.special_tokens_mask, strict=True)
+        if not special or token == unknown
+    ]
+    inputs = tuple(_inputs(source, one.ids, one.type_ids) for one in encoded if one.ids)
+    if not inputs or max(max(one.ids, default=0) for one in encoded) >= (source.vocab_size or 0):
+        raise InputError(f"The tokenizer of {source.name} does not go with its vocabulary.")
+    return Tokenized(inputs, words.count(unknown) / max(1, len(words)))
+
+
+def _pair(text: Text) -> tuple[str, ...]:
+    first, second = text
+    return (first,) if second is None else (first, second)
+
+
+def _longest(source: SourceModel) -> int:
+    return min(_LONGEST, source.max_length or _LONGEST)
+
+
+def _unknown_id(tokenizer: Any, description: Any) -> int | None:
+    model = description.get("model", {})
+    if isinstance(model.get("unk_id"), int):
+        return int(model["unk_id"])
+    token = model.get("unk_token")
+    return tokenizer.token_to_id(token) if isinstance(token, str) else None
+
+
+def _inputs(source: SourceModel, ids: Sequence[int], types: Sequence[int]) -> Inputs:
+    row = torch.tensor([list(ids)], dtype=torch.int32)
+    limit = source.limits.get("token_type_ids", 1)
+    made = {
+        "input_ids": row,
+        "attention_mask": torch.ones_like(row),
+        "token_type_ids": torch.tensor([list(types)], dtype=torch.int32).clamp(max=limit - 1),
+    }
+    return tuple(made[name] for name in source.input_names)
+
+
+def _random(source: SourceModel, seed: int) -> Inputs:
+    generator = torch.Generator().manual_seed(seed)
+    length = _longest(source)
+    ids = torch.randint(0, source.vocab_size or 2, (length,), generator=generator).tolist()
+    ids = [(source.pad_id + 1) % (source.vocab_size or 2) if i == source.pad_id else i for i in ids]
+    return _inputs(source, ids, [int(index >= length // 2) for index in range(length)])
