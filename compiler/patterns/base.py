@@ -64,6 +64,13 @@ class PatternContext:
         """Record that the compiler's general path serves ``op``."""
         self.fallbacks.append(f"{layer_of(str(op.location))}: {what} by linalg, {reason}")
 
+    def narrowed(self, op: Any, what: str, precision: str) -> None:
+        """Record that the general path serves ``op`` in ``precision``, fallen back or not."""
+        self.kernels[f"product linalg_{precision}"] += 1
+        before = f"{layer_of(str(op.location))}: {what} by linalg, "
+        after = before.replace("by linalg, ", f"by linalg in {precision}, ")
+        self.fallbacks[:] = [line.replace(before, after) for line in self.fallbacks]
+
 
 class Pattern(ABC):
     """A named rewrite. ``name`` is namespaced (``canao.fuse_qkv``); ``stage`` is where it runs."""

@@ -29,7 +29,14 @@ from .torch_ops import TorchBuilder, tensor_shape, tensor_type
 __all__ = ["KernelCalls", "only_user", "rows_and_width"]
 
 # NumPy's word for a parameter's dtype, and the torch dialect's for its element.
-_ELEMENTS = {"float32": "f32", "int8": "si8", "int16": "si16", "int32": "si32"}
+_ELEMENTS = {
+    "float32": "f32",
+    "float16": "f16",
+    "bfloat16": "bf16",
+    "int8": "si8",
+    "int16": "si16",
+    "int32": "si32",
+}
 
 
 class KernelCalls:

@@ -18,9 +18,15 @@ from ..kernels.product import ProductShape
 from ..parameters import Parameter, ParameterTable
 from .base import PatternContext
 
-__all__ = ["engine_for_weight", "product_weights"]
+__all__ = ["engine_for_weight", "precision_of", "product_weights", "rounded_weight"]
 
-_ORDER = ("f32", "bf16", "int8")
+_ORDER = ("f32", "f16", "bf16", "int8")
+
+
+def precision_of(context: PatternContext, name: str) -> str:
+    """The precision asked for the parameter ``name``; joined ones are as wide as the widest."""
+    asked = [context.wider.get(part, context.precision) for part in _parts(context, name)]
+    return min(asked, key=_ORDER.index) if set(asked) <= set(_ORDER) else context.precision
 
 
 def engine_for_weight(
@@ -32,8 +38,7 @@ def engine_for_weight(
     Joined weights are as wide as the widest of them; bf16 becomes f32 on a core without it.
     """
     features = context.target.features
-    asked = [context.wider.get(part, context.precision) for part in _parts(context, name)]
-    precision = min(asked, key=_ORDER.index) if set(asked) <= set(_ORDER) else context.precision
+    precision = precision_of(context, name)
     shape = ProductShape(rows, context.parameters[name].shape[1], outputs)
     engine = chosen_engine(context.choices, features, precision, shape)
     if engine is None and precision != context.precision:
@@ -51,7 +56,7 @@ def product_weights(
     table = context.parameters
     smoothing = ""
     if engine.precision == "int8":
-        name, smoothing = _rounded(context, name)
+        name, smoothing = rounded_weight(context, name)
     outputs, depth = table[name].shape
     packed = table.derive(
         "pack",
@@ -69,7 +74,7 @@ def product_weights(
     return (packed, *vectors), smoothing
 
 
-def _rounded(context: PatternContext, name: str) -> tuple[str, str]:
+def rounded_weight(context: PatternContext, name: str) -> tuple[str, str]:
     """The rounded weight and its smoothing vector; the weight itself where there is none."""
     parts = _parts(context, name)
     found = [context.rounded[part] for part in parts if part in context.rounded]
