@@ -1,9 +1,10 @@
-"""What products cost on 64-bit ARM, in executed instructions counted under emulation.
+"""What models and products cost on 64-bit ARM, in executed instructions under emulation.
 
-    python benchmarks/arm.py [--rows 128] [--json FILE]
+    python benchmarks/arm.py [--models minilm] [--rows 128] [--json FILE]
 
-Each kernel is compiled for the oldest target that can run it and called once. The counts are
-exact and the same in every run, on any machine; they are not times.
+Each model is compiled for both ARM targets, each product for the older one that can run it; all
+are called once. The counts are exact and the same in every run, on any machine; they are not
+times.
 """
 
 from __future__ import annotations
@@ -17,17 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from arm_count.counting import CLASSES, count, missing
-from common.options import directory_or_none, whole_numbers
-from common.paths import DOCS, RESULTS
+from common.models import MODELS, materialize
+from common.options import directory_or_none, one_of, whole_numbers
+from common.paths import DOCS, RESULTS, cache_directory
 from common.results import replace_text, table, write_json
 
+import canao
 from canao import targets
+from canao.compiler.api import compile_model
 from canao.compiler.kernels.engines.registry import engine_for
 from canao.compiler.kernels.epilogue import Epilogue
 from canao.compiler.kernels.executable import Kernel
 from canao.compiler.kernels.product import ProductShape, product_kernel
 from canao.compiler.kernels.trial import build, program
 from canao.runtime_harness import aarch64_runtime
+from canao.runtime_harness.tensors import WEIGHTS_FILE, WEIGHTS_SCOPE, shape_of
 from canao.targets import Target
 
 __all__ = ["main"]
@@ -48,6 +53,7 @@ _EPILOGUES = {
     "residual": Epilogue(residual=True),
     "gelu": Epilogue(activation="gelu", accurate=False),
 }
+_TARGETS = ("arm64", "arm64-i8mm")
 _ENGINES = (("arm64", "f32"), ("arm64", "int8"), ("arm64-i8mm", "bf16"), ("arm64-i8mm", "int8"))
 _MULTIPLIES = {"fmla": 4, "sdot": 16, "smmla": 32, "bfmmla": 16}
 
@@ -62,8 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "schema": 1,
         "kind": "arm-instructions",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "models": [],
         "products": [],
     }
+    for name in options.models:
+        for rows in options.rows:
+            results["models"] += _model(name, rows)
     for rows in options.rows:
         for target, precision in _ENGINES:
             for depth, outputs, after in _PRODUCTS:
@@ -102,15 +112,71 @@ def count_kernel(kernel: Kernel, target: Target) -> dict[str, int]:
     with tempfile.TemporaryDirectory(prefix="canao-bench-") as folder:
         module = Path(folder) / "kernel.vmfb"
         build(program(kernel), target, module)
-        tool = str(aarch64_runtime.ensure() / "iree-run-module")
-        flags = [f"--module={module}", "--function=main", "--device=local-sync", "--output="]
-        shapes = ("x".join(map(str, (*one.shape, one.element))) for one in kernel.inputs)
-        found = count([tool, *flags, *(f"--input={shape}=1" for shape in shapes)])
+        return _count(module, "main", [(one.shape, one.element) for one in kernel.inputs])
+
+
+def _model(name: str, seq_len: int) -> list[dict[str, Any]]:
+    """One inference of a model for each target, everything in it included."""
+    model = materialize(name, cache_directory())
+    found = []
+    with tempfile.TemporaryDirectory(prefix="canao-bench-") as folder:
+        path = Path(folder) / name
+        compile_model(model.directory, target=_TARGETS, seq_len=seq_len, output=path)
+        bundle = canao.Bundle.open(path)
+        for target in _TARGETS:
+            module = bundle.module(target, seq_len)
+            inputs = [(shape_of(one, module), "i32") for one in bundle.manifest.inputs]
+            weights = path / WEIGHTS_FILE
+            flags = [f"--parameters={WEIGHTS_SCOPE}={weights}"] if weights.exists() else []
+            counts = _count(path / module.file, module.function, inputs, flags)
+            total = sum(counts.values())
+            print(f"{model.title}, {target}: {total / 1e6:.1f} million", file=sys.stderr)
+            found.append(
+                {
+                    "model": name,
+                    "title": model.title,
+                    "seq_len": seq_len,
+                    "target": target,
+                    "precision": bundle.manifest.precision,
+                    "instructions": total,
+                    "classes": counts,
+                }
+            )
+    return found
+
+
+def _count(
+    module: Path,
+    function: str,
+    inputs: Sequence[tuple[Sequence[int], str]],
+    flags: Sequence[str] = (),
+) -> dict[str, int]:
+    """Call a function once, every value being one."""
+    tool = str(aarch64_runtime.ensure() / "iree-run-module")
+    command = [tool, f"--module={module}", f"--function={function}", "--device=local-sync"]
+    command += [f"--input={'x'.join(map(str, (*shape, kind)))}=1" for shape, kind in inputs]
+    found = count([*command, *flags])
     return {name: found[name] for name in CLASSES if found[name]}
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The page: what each engine executes for each product."""
+    """The page: what whole models execute, and what each engine does for each product."""
+    models = [["Model", "Target", "Precision", "Tokens", "Instructions, million", "Products, %"]]
+    models[0] += ["Loads, %"]
+    for one in results["models"]:
+        classes, total = one["classes"], one["instructions"]
+        products = sum(classes.get(name, 0) for name in _MULTIPLIES)
+        models.append(
+            [
+                one["title"],
+                one["target"],
+                one["precision"],
+                str(one["seq_len"]),
+                f"{total / 1e6:.0f}",
+                f"{100 * products / total:.0f}",
+                f"{100 * _loads(classes) / total:.0f}",
+            ]
+        )
     head = ["Rows x depth x outputs", "After it", "Engine", "Instructions, million"]
     head += ["Multiply-adds each", "Products, %", "Loads, %"]
     rows = [head]
@@ -118,7 +184,6 @@ def markdown(results: dict[str, Any]) -> str:
         classes, total = one["classes"], one["instructions"]
         kind = next((name for name in ("smmla", "sdot", "bfmmla") if name in classes), "fmla")
         products = one["multiply_adds"] / _MULTIPLIES[kind]
-        loads = sum(n for name, n in classes.items() if name.startswith("load vector"))
         rows.append(
             [
                 " x ".join(map(str, one["shape"])),
@@ -127,14 +192,19 @@ def markdown(results: dict[str, Any]) -> str:
                 f"{total / 1e6:.2f}",
                 f"{one['multiply_adds'] / total:.2f}",
                 f"{100 * products / total:.0f}",
-                f"{100 * loads / total:.0f}",
+                f"{100 * _loads(classes) / total:.0f}",
             ]
         )
     return (
-        "# Products on 64-bit ARM\n\n"
+        "# Instructions on 64-bit ARM\n\n"
         "Made by `python benchmarks/arm.py`; every count is in `benchmarks/results/arm.json`. "
-        "Executed instructions of one call under emulation (QEMU): exact, the same on any "
-        "machine, and no times. An instruction does at most 4 multiply-adds in f32 (FMLA), 16 "
+        "Executed instructions of compiled code in one call under emulation (QEMU): exact, the "
+        "same on any machine, and no times.\n\n"
+        "## Models\n\n"
+        "BERT models with a question-answering head, one inference.\n\n"
+        f"{table(models, numbers_from=3)}\n\n"
+        "## Products\n\n"
+        "Kernels by themselves. An instruction does at most 4 multiply-adds in f32 (FMLA), 16 "
         "in int8 with dot products (SDOT) and in bf16 (BFMMLA), 32 in int8 with i8mm (SMMLA); "
         "the column *Multiply-adds each* says how near a whole kernel comes, its epilogue "
         "included.\n\n"
@@ -142,9 +212,16 @@ def markdown(results: dict[str, Any]) -> str:
     )
 
 
+def _loads(classes: dict[str, int]) -> int:
+    return sum(n for name, n in classes.items() if name.startswith("load vector"))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--models", type=one_of(MODELS), default=["minilm"], help=f"{', '.join(MODELS)} (minilm)"
     )
     parser.add_argument("--rows", type=whole_numbers, default=[128], help="tokens (128)")
     parser.add_argument("--json", type=Path, default=RESULTS / "arm.json", help="where results go")
