@@ -68,8 +68,9 @@ class _Amx(Engine):
 
     def multiply(self, e: Emitter, state: Buffer, block: Block, sink: Sink) -> None:
         """See `Engine.multiply`; ``block.group_at`` must be None."""
-        if block.group_at is not None:
-            raise ValueError("AMX tiles take neighbouring depth groups only")
+        groups = block.groups
+        if block.group_at is not None or isinstance(groups, Value):
+            raise ValueError("these tiles take neighbouring depth groups only: see sparse_tiles")
         row_tiles = -(-block.rows // _ROWS)
         size = 1 if self.precision == "int8" else 2
         stride = block.activations.shape[1] * size
@@ -79,7 +80,7 @@ class _Amx(Engine):
             e.effect("llvm.x86.tilezero", [tile[i]])
         first = e.mul(block.row, e.index(stride))
         panel = e.mul(block.panel, e.index(block.weights.shape[1] * size))
-        with e.loop(0, block.groups // self.groups_per_step) as loop:
+        with e.loop(0, groups // self.groups_per_step) as loop:
             depth = e.mul(loop.index, e.index(_BYTES))
             place = e.add(first, depth)
             for i in range(row_tiles):

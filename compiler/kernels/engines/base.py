@@ -30,7 +30,9 @@ class Block:
     """What one call multiplies: rows ``row`` to ``row + rows`` by panel ``panel``.
 
     ``groups`` is the number of depth groups in the panel (all of them, or the surviving ones);
-    ``group_at`` maps the n-th of them to its place in the activations (None: the same).
+    ``group_at`` maps the n-th of them to its place in the activations (None: the same), where
+    ``run`` groups stand together: it is asked for the first of each run. The panel's weights
+    begin with depth group ``first`` of row ``panel``.
     """
 
     activations: Buffer
@@ -38,8 +40,10 @@ class Block:
     row: Value
     rows: int
     panel: Value
-    groups: int
+    groups: int | Value
     group_at: Callable[[Value], Value] | None = None
+    run: int = 1
+    first: Value | None = None
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from ..emitter import Emitter, Value, vector
@@ -15,7 +16,8 @@ __all__ = ["InRegisters"]
 
 @dataclass(frozen=True)
 class InRegisters(Engine):
-    """A round takes ``at_once`` neighbouring depth groups; groups out of order, one by one."""
+    """A round takes ``at_once`` neighbouring depth groups; groups out of order, as many as stand
+    together."""
 
     at_once: ClassVar[int] = 1
 
@@ -27,15 +29,32 @@ class InRegisters(Engine):
     def multiply(self, e: Emitter, state: Any, block: Block, sink: Sink) -> None:
         """See `Engine.multiply`."""
         del state
-        at_once = 1 if block.group_at else self.at_once
         padded = -(-block.rows // self.row_multiple) * self.row_multiple
         rows = [e.add(block.row, e.index(i)) for i in range(padded)]
         sums = self._start(e, padded)
-        with e.loop(0, block.groups, at_once, carried=sums) as loop:
-            loop.carry(self._step(e, block, rows, loop.index, at_once, loop.values))
+        if block.group_at is None:
+            with e.loop(0, block.groups, self.at_once, carried=sums) as loop:
+                loop.carry(self._step(e, block, rows, loop.index, self.at_once, loop.values))
+        else:
+            with e.loop(0, block.groups, block.run, carried=sums) as loop:
+                loop.carry(self._run(e, block, rows, loop.index, loop.values))
         sums = loop.results
         for row, found in zip(rows[: block.rows], self._by_row(e, sums, padded), strict=False):
             sink(row, found)
+
+    def _run(
+        self, e: Emitter, block: Block, rows: Sequence[Value], group: Value, sums: Sequence[Value]
+    ) -> list[Value]:
+        """The sums after one run of groups that stand together somewhere in the activations."""
+        assert block.group_at is not None
+        place = block.group_at(group)
+        at_once = math.gcd(block.run, self.at_once)
+        following = list(sums)
+        for n in range(0, block.run, at_once):
+            here = e.add(place, e.index(n)) if n else place
+            part = replace(block, group_at=lambda _, here=here: here)
+            following = self._step(e, part, rows, e.add(group, e.index(n)), at_once, following)
+        return following
 
     def _start(self, e: Emitter, rows: int) -> list[Value]:
         """The sums at the beginning."""
@@ -54,6 +73,7 @@ class InRegisters(Engine):
 
     def _weights(self, e: Emitter, block: Block, group: Value, part: int, width: int) -> Value:
         """``width`` packed weights: ``part`` of those that begin with the group."""
+        group = e.add(block.first, group) if block.first is not None else group
         start = e.mul(group, e.index(self.group * self.panel))
         at = e.add(start, e.index(width * part))
         return e.load_vector(block.weights, [block.panel, at], width)

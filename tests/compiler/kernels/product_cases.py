@@ -13,7 +13,15 @@ from canao.compiler.kernels.epilogue import Epilogue
 from canao.compiler.kernels.executable import Kernel
 from canao.compiler.kernels.product import ProductShape, product_kernel
 
-__all__ = ["IDENTITY", "Case", "from_bf16", "product_case", "to_bf16"]
+__all__ = [
+    "IDENTITY",
+    "Case",
+    "dequantised",
+    "finished",
+    "from_bf16",
+    "product_case",
+    "to_bf16",
+]
 
 _Array = np.ndarray[Any, Any]
 
@@ -72,7 +80,7 @@ def product_case(engine: Engine, shape: ProductShape, epilogue: Epilogue, seed: 
         activations = codes.astype(np.int8 if engine.signed else np.uint8).view(np.int8)
         arguments = [activations, engine.pack(weights.astype(np.int8))]
         sums = (codes[:rows, :depth] @ weights.T).astype(np.float64)
-        value, error = _dequantised(rng, arguments, sums, padded, epilogue)
+        value, error = dequantised(rng, arguments, sums, padded, epilogue)
     else:
         x = rng.standard_normal((padded, stride)).astype(np.float32)
         x[:, depth:] = 0
@@ -86,11 +94,11 @@ def product_case(engine: Engine, shape: ProductShape, epilogue: Epilogue, seed: 
         sizes = np.abs(x[:rows, :depth]).astype(np.float64) @ np.abs(w.T).astype(np.float64)
         # BFMMLA rounds twice in each four, and not to the nearest.
         error = sizes * (depth + 8) * 2 * _ROUNDING
-    value, error = _finished(rng, arguments, value, error, epilogue)
+    value, error = finished(rng, arguments, value, error, epilogue)
     return Case(product_kernel(engine, shape, epilogue), arguments, value, error)
 
 
-def _dequantised(
+def dequantised(
     rng: np.random.Generator,
     arguments: list[_Array],
     sums: _Array,
@@ -112,7 +120,7 @@ def _dequantised(
     return product + shift, 4 * _ROUNDING * (np.abs(product) + np.abs(shift))
 
 
-def _finished(
+def finished(
     rng: np.random.Generator,
     arguments: list[_Array],
     value: _Array,
