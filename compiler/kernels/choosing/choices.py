@@ -18,7 +18,7 @@ from .candidates import LINALG, packing_of
 from .problem import Problem
 from .table import Times
 
-__all__ = ["Choices", "chosen_engine", "choose", "is_measured", "narrowed"]
+__all__ = ["Choices", "choose", "chosen_engine", "is_measured", "narrowed"]
 
 Choices = Mapping[str, str]
 """``"f32 384x1536"`` (depth x outputs) to a packing, ``"f32 128x384x1536"`` to a label."""

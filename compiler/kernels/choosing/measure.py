@@ -23,7 +23,7 @@ import numpy as np
 from ....errors import CompileError
 from ....targets import Target
 from ..trial import build
-from .candidates import LINALG, Candidate, candidates_for, linalg_program
+from .candidates import Candidate, candidates_for, linalg_program
 from .problem import Numbers, Problem, numbers_for
 from .runner import summary
 

@@ -108,8 +108,8 @@ def write_table(path: Path, table: Table) -> None:
 
 
 def _entry(problem: Problem, times: Times) -> dict[str, Any]:
-    best = min(times, key=lambda label: times[label])
     rounded = {label: float(f"{times[label]:.4g}") for label in sorted(times)}
+    best = min(rounded, key=lambda label: rounded[label])
     return {**vars(problem), "best": best, "microseconds": rounded}
 
 

@@ -1,0 +1,273 @@
+"""Tables of measurements and the choices that follow: what they keep, refuse and never do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from canao import targets
+from canao.compiler.kernels.choosing import tuning
+from canao.compiler.kernels.choosing.candidates import LINALG, candidates_for, packing_of, serves
+from canao.compiler.kernels.choosing.choices import choose, chosen_engine, narrowed
+from canao.compiler.kernels.choosing.host import cpu_key, is_this_machine
+from canao.compiler.kernels.choosing.problem import Problem
+from canao.compiler.kernels.choosing.table import SCHEMA, Table, read_table, write_table
+from canao.compiler.kernels.engines.base import Engine
+from canao.compiler.kernels.engines.registry import ENGINES, engine_for
+from canao.compiler.kernels.product import ProductShape
+from canao.targets import Target
+
+HOST = targets.get("host")
+EVERYTHING = frozenset(feature for kind in ENGINES for feature in kind.features)
+PRECISIONS = ("f32", "bf16", "int8")
+
+problems = st.builds(
+    Problem,
+    st.sampled_from(PRECISIONS),
+    st.integers(1, 400),
+    st.sampled_from([64, 384]),
+    st.sampled_from([96, 1536]),
+)
+
+
+@st.composite
+def measurements(draw: st.DrawFn) -> dict[Problem, dict[str, float]]:
+    """Times of some of the candidates of some problems."""
+    found = {}
+    for problem in draw(st.lists(problems, min_size=1, max_size=6)):
+        labels = [candidate.label for candidate in candidates_for(EVERYTHING, problem)]
+        chosen = draw(st.lists(st.sampled_from(labels), min_size=1, unique=True))
+        found[problem] = {label: draw(st.floats(0.5, 1e6)) for label in chosen}
+    return found
+
+
+def packing(found: Engine | str | None) -> str | None:
+    return found.packing if isinstance(found, Engine) else found
+
+
+@given(measurements(), st.text(), st.text())
+def test_a_table_comes_back_from_its_bytes(
+    found: dict[Problem, dict[str, float]], cpu: str, other: str
+) -> None:
+    table = Table({cpu: found, other: {}})
+    again = Table.from_bytes(table.to_bytes())
+    assert again.to_bytes() == table.to_bytes()
+    assert set(again.cpus) == set(table.cpus)
+    for problem, times in table.of(cpu).items():
+        assert again.of(cpu)[problem] == pytest.approx(times, rel=1e-3)
+    assert again.of("another CPU" + cpu + other) == {}
+
+
+def test_the_file_names_the_best(tmp_path: Path) -> None:
+    problem = Problem("f32", 32, 384, 1536)
+    times = {"avx512_f32_8x48": 20.0, LINALG: 12.25}
+    write_table(tmp_path / "t.json", Table({"cpu": {problem: times}}))
+    assert [path.name for path in tmp_path.iterdir()] == ["t.json"]
+    values = json.loads((tmp_path / "t.json").read_bytes())
+    assert values == {
+        "schema": SCHEMA,
+        "cpus": {
+            "cpu": [
+                {
+                    **dataclasses.asdict(problem),
+                    "best": LINALG,
+                    "microseconds": times,
+                }
+            ]
+        },
+    }
+    assert read_table(tmp_path / "t.json") == (Table({"cpu": {problem: times}}), [])
+
+
+@pytest.mark.parametrize("schema", [0, SCHEMA + 1, -1, "1", None, True, 1.0, [], 10**400])
+def test_another_version_is_ignored_with_one_sentence(schema: object, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps({"schema": schema, "cpus": {}}))
+    table, (warning,) = read_table(path)
+    assert table == Table()
+    assert str(path) in warning
+    assert "\n" not in warning
+    assert warning.endswith(".")
+
+
+def test_no_table_is_an_empty_one(tmp_path: Path) -> None:
+    assert read_table(tmp_path / "none.json") == (Table(), [])
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_table_or_a_value_error(data: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        Table.from_bytes(data)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+labels = st.sampled_from(
+    ["linalg", "avx512_f32_8x48", "avx512_f32_999x48", "avx512_f32_8x96", "amx_int8_3x32", "x_1x1"]
+)
+hostile_entries = st.fixed_dictionaries(
+    {
+        "precision": st.sampled_from(PRECISIONS) | json_values,
+        "rows": st.integers(-1, 10**12) | json_values,
+        "depth": st.integers(1, 400) | json_values,
+        "outputs": st.integers(1, 400) | json_values,
+        "microseconds": json_values | st.dictionaries(labels, st.floats() | json_values),
+    }
+)
+
+
+@given(
+    st.dictionaries(st.text(max_size=3), st.lists(hostile_entries | json_values) | json_values)
+    | json_values
+)
+def test_whatever_a_table_holds_choosing_goes_on(cpus: object) -> None:
+    data = json.dumps({"schema": SCHEMA, "cpus": cpus}).encode()
+    try:
+        table = Table.from_bytes(data)
+    except ValueError:
+        return
+    for cpu in table.cpus:
+        choices = choose(table.of(cpu))
+        assert set(narrowed(choices, PRECISIONS, [(1, 2)])) <= set(choices)
+        for problem in table.of(cpu):
+            found = chosen_engine(choices, EVERYTHING, problem.precision, problem.shape)
+            check_block(found, problem.precision)
+
+
+def check_block(found: Engine | str | None, precision: str) -> None:
+    if isinstance(found, Engine):
+        assert found.precision == precision
+        assert 1 <= found.block_rows <= found.blocks[found.tiles]
+        assert found.block_rows % found.row_multiple == 0
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["f32 64x96", "int8 64x96", "f32 7x64x96", "bf16 7x64x96"]),
+        labels | st.text(max_size=20),
+    ),
+    st.sampled_from(PRECISIONS),
+    st.integers(1, 50),
+    st.sets(st.sampled_from(sorted(EVERYTHING))),
+)
+def test_hostile_choices_give_an_engine_of_the_core(
+    choices: dict[str, str], precision: str, rows: int, features: set[str]
+) -> None:
+    found = chosen_engine(choices, features, precision, ProductShape(rows, 64, 96))
+    check_block(found, precision)
+    if isinstance(found, Engine):
+        assert features >= set(found.features)
+    elif found == LINALG:
+        assert precision == "f32"
+    else:
+        assert engine_for(features, precision, 96, rows) is None
+
+
+@given(measurements(), st.sets(st.integers(1, 500), min_size=2, max_size=5), st.data())
+def test_packing_never_depends_on_rows(
+    found: dict[Problem, dict[str, float]], rows: set[int], data: st.DataObject
+) -> None:
+    choices = choose(found)
+    features = data.draw(st.sets(st.sampled_from(sorted(EVERYTHING))) | st.just(EVERYTHING))
+    problem = data.draw(st.sampled_from(sorted(found)))
+    taken = {
+        packing(
+            chosen_engine(
+                choices,
+                features,
+                problem.precision,
+                ProductShape(count, problem.depth, problem.outputs),
+            )
+        )
+        for count in {*rows, problem.rows}
+    }
+    assert len(taken) == 1
+
+
+def test_the_packing_is_the_best_over_all_rows_and_the_block_follows_them() -> None:
+    wide, narrow, tall = "avx512_f32_8x48", "avx512_f32_12x32", "avx512_f32_11x32"
+    found = {
+        Problem("f32", 32, 64, 96): {wide: 9.0, narrow: 12.0, tall: 10.0},
+        Problem("f32", 128, 64, 96): {wide: 40.0, narrow: 30.0, tall: 33.0},
+    }
+    choices = choose(found)
+    assert choices["f32 64x96"] == packing_of(narrow)
+
+    def taken(rows: int) -> str:
+        one = chosen_engine(choices, ["avx512f"], "f32", ProductShape(rows, 64, 96))
+        assert isinstance(one, Engine)
+        return one.label
+
+    assert [taken(rows) for rows in (32, 128, 200, 5)] == [
+        tall,
+        narrow,
+        narrow,
+        "avx512_f32_5x32",
+    ]
+
+
+def test_linalg_where_it_is_faster() -> None:
+    choices = choose({Problem("f32", 8, 64, 96): {LINALG: 1.0, "avx512_f32_8x48": 2.0}})
+    assert chosen_engine(choices, ["avx512f"], "f32", ProductShape(9, 64, 96)) == LINALG
+
+
+@given(problems)
+def test_the_rule_comes_first_and_every_block_fits(problem: Problem) -> None:
+    found = candidates_for(EVERYTHING, problem)
+    rule = engine_for(EVERYTHING, problem.precision, problem.outputs, problem.rows)
+    assert rule is not None
+    assert found[0].label == rule.label
+    assert len({candidate.label for candidate in found}) == len(found)
+    for candidate in found:
+        assert serves(candidate.label, problem.precision)
+        if candidate.engine is not None:
+            check_block(candidate.engine, problem.precision)
+
+
+def test_what_was_measured_here_counts_here_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = Problem("f32", 8, 64, 96)
+    write_table(tmp_path / "t.json", Table({cpu_key(): {problem: {LINALG: 1.0}}}))
+    monkeypatch.setattr(tuning, "SHIPPED", tmp_path / "t.json")
+    expected = {"f32 64x96": LINALG, "f32 8x64x96": LINALG}
+    assert tuning.choices_for(HOST)[0].items() >= expected.items()
+    for other in elsewhere():
+        assert not is_this_machine(other)
+        assert tuning.choices_for(other) == ({}, [])
+        assert tuning.tune([problem], other, lambda _: None) == []
+
+
+def elsewhere() -> list[Target]:
+    found = [targets.get(name) for name in targets.names() if name != "host"]
+    found.append(dataclasses.replace(HOST, features=HOST.features[:1]))
+    found.append(dataclasses.replace(HOST, cpu="znver4"))
+    return [target for target in found if target.triple == "" or target.arch != HOST.arch]
+
+
+def test_no_tiles_is_still_this_machine() -> None:
+    features = tuple(name for name in HOST.features if not name.startswith("amx-"))
+    assert is_this_machine(dataclasses.replace(HOST, features=features))
+
+
+def test_the_shipped_table_is_whole() -> None:
+    table, warnings = read_table(tuning.SHIPPED)
+    assert warnings == []
+    assert table.to_bytes() == tuning.SHIPPED.read_bytes()
+
+
+def test_the_users_table_wins_and_a_strange_one_is_ignored(tmp_path: Path) -> None:
+    problem = Problem("f32", 8, 64, 96)
+    shipped = Table({"cpu": {problem: {LINALG: 1.0}}, "other": {problem: {LINALG: 1.0}}})
+    own = Table({"cpu": {problem: {"avx512_f32_8x48": 1.0}}})
+    joined = shipped.joined(own)
+    assert joined.of("cpu") == own.of("cpu")
+    assert joined.of("other") == shipped.of("other")
