@@ -64,6 +64,15 @@ def _codes(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Ten
     return int8_codes(sources[0])
 
 
+def _narrowed(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Tensor:
+    """A weight in another float, its magnitudes cut to the largest that there is."""
+    import torch
+
+    dtype = {"f16": torch.float16, "bf16": torch.bfloat16}[attributes["element"]]
+    largest = torch.finfo(dtype).max
+    return sources[0].clamp(-largest, largest).to(dtype)
+
+
 def _scales(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Tensor:
     del attributes
     return weight_scales(sources[0])
@@ -84,4 +93,5 @@ _KINDS: dict[str, Callable[[Sequence[torch.Tensor], Attributes], torch.Tensor]] 
     "codes": _codes,
     "scales": _scales,
     "column_sums": _column_sums,
+    "narrowed": _narrowed,
 }

@@ -6,7 +6,7 @@ numbers without any error, so each target names the devices it is right on.
 
 from __future__ import annotations
 
-from .target import Target
+from .target import PRECISIONS, Target
 
 __all__ = ["VULKAN_ADRENO", "VULKAN_LLVMPIPE", "VULKAN_MALI"]
 
@@ -18,7 +18,7 @@ VULKAN_LLVMPIPE = Target(
     kind="vulkan",
     description="Mesa's software Vulkan: for checking numbers, not for speed",
     gpu="llvmpipe",
-    precisions=("f32",),
+    precisions=PRECISIONS,
     max_storage_buffer_bytes=_STORAGE_BUFFER_BYTES,
     subgroup_size=8,
     devices=("vulkan",),
@@ -30,7 +30,7 @@ VULKAN_ADRENO = Target(
     kind="vulkan",
     description="Qualcomm Adreno GPUs",
     gpu="adreno",
-    precisions=("f32",),
+    precisions=PRECISIONS,
     max_storage_buffer_bytes=_STORAGE_BUFFER_BYTES,
     subgroup_size=64,
     has_int64=False,
@@ -43,7 +43,7 @@ VULKAN_MALI = Target(
     kind="vulkan",
     description="ARM Mali GPUs of the Valhall generations (G57, G77 and later)",
     gpu="valhall4",
-    precisions=("f32",),
+    precisions=PRECISIONS,
     max_storage_buffer_bytes=_STORAGE_BUFFER_BYTES,
     subgroup_size=16,
     has_int64=False,

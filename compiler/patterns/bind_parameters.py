@@ -41,6 +41,8 @@ class BindParameters(Pattern):
         "canao.decompose_attention",
         "canao.quantize_embeddings",
         "canao.emit_kernels",
+        "canao.quantize_linear",
+        "canao.narrow_linear",
     )
 
     def run(self, module: ir.Module, context: PatternContext) -> int:

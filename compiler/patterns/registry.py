@@ -13,6 +13,7 @@ from ...errors import InputError
 from ...targets import Target
 from .base import Pattern, Stage
 from .bind_parameters import BindParameters
+from .byte_storage import ByteStorage
 from .decompose_attention import DecomposeAttention
 from .emit_kernels import EmitKernels
 from .fuse_qkv import FuseQKV
@@ -20,7 +21,9 @@ from .kernel_attention import KernelAttention
 from .kernel_layer_norm import KernelLayerNorm
 from .kernel_linear import KernelLinear
 from .narrow_integers import NarrowIntegers
+from .narrow_linear import NarrowLinear
 from .quantize_embeddings import QuantizeEmbeddings
+from .quantize_linear import QuantizeLinear
 from .single_queue import SingleQueue
 from .split_heads import SplitHeads
 from .strip_checks import StripChecks
@@ -55,6 +58,9 @@ PIPELINE: list[Pattern] = [
     DecomposeAttention(),
     # After everything that reads linear layers: it takes them, and what follows them, away.
     KernelLinear(),
+    # What no kernel took, in the precision that is asked for.
+    QuantizeLinear(),
+    NarrowLinear(),
     KernelLayerNorm(),
     # Reads a table by name; nothing else here touches look-ups.
     QuantizeEmbeddings(),
@@ -68,6 +74,8 @@ PIPELINE: list[Pattern] = [
     # -- dispatch: work as it is submitted ---------------------------------------------------
     # Affinities are complete once dispatches are formed.
     SingleQueue(),
+    # The device is declared, and no code is generated for it yet.
+    ByteStorage(),
 ]
 
 _STAGES: tuple[Stage, ...] = ("torch", "linalg", "dispatch")

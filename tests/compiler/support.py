@@ -79,7 +79,7 @@ def run(program: bytes, weights: Mapping[str, torch.Tensor], inputs: Arrays) -> 
     """Call ``main`` of a host module on one thread."""
     index = rt.ParameterIndex()
     for name, tensor in weights.items():
-        index.add_buffer(name, np.ascontiguousarray(tensor.numpy()).tobytes())
+        index.add_buffer(name, tensor.contiguous().view(torch.uint8).numpy().tobytes())
     instance = rt.VmInstance()
     device = rt.get_device("local-sync")
     modules = [

@@ -1,0 +1,106 @@
+"""A linear layer that no kernel takes reads its weight in f16 or bf16, where that is asked for.
+
+Before::
+
+    %y = torch.aten.linear %x, %w, %b                  %x: [M, K], %w: [N, K], f32
+
+After::
+
+    %sums = linalg.generic %x, %narrow                 f32 x (f16 as f32) -> f32
+    %y = linalg.generic %sums + %b
+
+Law: none, a weight is rounded to the narrow float, of which every value is one of f32. The
+activations and the sums stay in f32, so nothing overflows and no other value is rounded; the
+weight takes half the memory and half the time to read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iree.compiler import ir
+
+from .base import Pattern, PatternContext, Stage, operations
+from .kernel_calls import KernelCalls, rows_and_width
+from .linalg_text import MAPS, splice, tensor
+from .narrow_precision import narrow_precision
+from .torch_ops import parameter_name, tensor_shape
+
+__all__ = ["NarrowLinear"]
+
+_DTYPES = {"f16": "float16", "bf16": "bfloat16"}
+
+
+class NarrowLinear(Pattern):
+    """See the module's docstring."""
+
+    name = "canao.narrow_linear"
+    stage: Stage = "torch"
+    after = ("canao.fuse_qkv", "canao.kernel_linear")
+    product_path = True
+
+    def run(self, module: ir.Module, context: PatternContext) -> int:
+        """Replace every linear layer whose weight is to be a narrow float."""
+        if context.precision == "f32":
+            return 0
+        applied = 0
+        for op in operations(module, "torch.aten.linear"):
+            precision = narrow_precision(op, context)
+            if precision in _DTYPES:
+                context.narrowed(op, "linear layer", precision)
+                _replace(module, op, context, precision)
+                applied += 1
+        return applied
+
+
+def _replace(module: ir.Module, op: Any, context: PatternContext, element: str) -> None:
+    source, weight, bias = op.operands
+    name = parameter_name(weight)
+    assert name is not None  # narrow_precision sees to it
+    rows, depth = rows_and_width(source)
+    outputs = tensor_shape(weight)[0][0]
+    narrow = context.parameters.derive(
+        "narrowed", [name], shape=(outputs, depth), dtype=_DTYPES[element], element=element
+    )
+    biased = str(bias.type) != "!torch.none"
+    calls = KernelCalls(module, context, op.location)
+    with ir.InsertionPoint(op):
+        arguments = [calls.matrix(source), calls.parameter(narrow)]
+        arguments += [calls.builtin(bias)] if biased else []
+        text = _text(rows, depth, outputs, element, biased=biased)
+        result = splice(text, arguments, op.location, op)
+        op.results[0].replace_all_uses_with(calls.restored(result, op.results[0].type))
+    op.erase()
+
+
+def _text(rows: int, depth: int, outputs: int, element: str, *, biased: bool) -> str:
+    x, weight = tensor("f32", rows, depth), tensor(element, outputs, depth)
+    y, column = tensor("f32", rows, outputs), tensor("f32", outputs)
+    return f"""{MAPS}
+func.func @linear(%x: {x}, %w: {weight}{f", %bias: {column}" if biased else ""}) -> {y} {{
+  %zero = arith.constant 0.0 : f32
+  %unset = tensor.empty() : {y}
+  %start = linalg.fill ins(%zero : f32) outs(%unset : {y}) -> {y}
+  %sums = linalg.generic {{indexing_maps = [#left, #right, #result],
+      iterator_types = ["parallel", "parallel", "reduction"]}}
+      ins(%x, %w : {x}, {weight}) outs(%start : {y}) {{
+  ^bb0(%v: f32, %narrow: {element}, %sum: f32):
+    %wide = arith.extf %narrow : {element} to f32
+    %product = arith.mulf %v, %wide : f32
+    %more = arith.addf %sum, %product : f32
+    linalg.yield %more : f32
+  }} -> {y}
+  {_add(y, column) if biased else ""}
+  return {"%y" if biased else "%sums"} : {y}
+}}
+"""
+
+
+def _add(y: str, column: str) -> str:
+    return f"""%y = linalg.generic {{indexing_maps = [#cell, #column, #cell],
+      iterator_types = ["parallel", "parallel"]}}
+      ins(%sums, %bias : {y}, {column}) outs(%unset : {y}) {{
+  ^bb0(%v: f32, %b: f32, %out: f32):
+    %whole = arith.addf %v, %b : f32
+    linalg.yield %whole : f32
+  }} -> {y}"""
