@@ -22,7 +22,15 @@ __all__ = ["ALIGNMENT", "write_weights"]
 
 ALIGNMENT = 64
 
-_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "I8", "uint8": "U8"}
+_DTYPES = {
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+}
 
 
 def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -15,7 +15,9 @@ from canao.compiler.weights import ALIGNMENT, write_weights
 from canao.errors import InputError
 
 SHAPES = st.lists(st.integers(1, 9), max_size=3).map(tuple)
-DTYPES = st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.int8])
+DTYPES = st.sampled_from(
+    [torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int16, torch.int8]
+)
 
 
 @given(given_=st.dictionaries(st.text(min_size=1), st.tuples(SHAPES, DTYPES), max_size=5))
