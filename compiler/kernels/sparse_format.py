@@ -66,8 +66,7 @@ class SparseLayout:
 
     def survivors(self, weight: Array) -> NDArray[np.bool_]:
         """[panels, columns]: which blocks of ``weight`` have anything but zeros."""
-        alive: NDArray[np.bool_] = self._blocks(weight != 0).any(axis=(1, 3))
-        return alive
+        return np.asarray(self._blocks(weight != 0).any(axis=(1, 3)))
 
     def stored(self, survivors: NDArray[np.bool_]) -> int:
         """Blocks in memory, those that fill up included; at least one step."""

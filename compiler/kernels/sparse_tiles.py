@@ -189,7 +189,7 @@ class _Work:
             word = e.mul(place, e.index(words))
             for k in range(words):
                 for i in range(0, self._engine.block_rows, _SIDE):
-                    at = [block, e.add(word, e.index(k)), i]
+                    at: list[int | Value] = [block, e.add(word, e.index(k)), i]
                     found = e.load_vector(self._buffers["activations"], at, _SIDE)
                     e.store_vector(found, self._picked, [slot, n * words + k, i])
 

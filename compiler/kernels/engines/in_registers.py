@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 from ..emitter import Emitter, Value, vector
@@ -52,7 +53,7 @@ class InRegisters(Engine):
         following = list(sums)
         for n in range(0, block.run, at_once):
             here = e.add(place, e.index(n)) if n else place
-            part = replace(block, group_at=lambda _, here=here: here)
+            part = replace(block, group_at=partial(_given, here))
             following = self._step(e, part, rows, e.add(group, e.index(n)), at_once, following)
         return following
 
@@ -89,3 +90,8 @@ class InRegisters(Engine):
         sums: Sequence[Value],
     ) -> list[Value]:
         """The sums after ``groups`` more depth groups, ``group`` being the first."""
+
+
+def _given(place: Value, group: Value) -> Value:
+    del group
+    return place
