@@ -28,7 +28,9 @@ def compile(
         str, typer.Option("-o", "--output", metavar="OUT", help="A directory, or NAME.canao.")
     ],
     seq_len: Annotated[str, typer.Option("--seq-len", help="Lengths, e.g. 32,128,384.")] = "128",
-    precision: Annotated[str, typer.Option("--precision", help="auto or f32.")] = "auto",
+    precision: Annotated[
+        str, typer.Option("--precision", help="auto, f32, bf16 or int8.")
+    ] = "auto",
     fusion: Annotated[str, typer.Option("--fusion", help="auto, stock or none.")] = "auto",
     drop_pattern: Annotated[
         list[str] | None,
@@ -48,6 +50,12 @@ def compile(
     memory_limit: Annotated[
         float | None,
         typer.Option("--memory-limit", metavar="GIB", help="Memory of one compiling process."),
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            "--calibration", metavar="FILE", help="Texts for int8, one a line, or .jsonl."
+        ),
     ] = None,
     tune: Annotated[
         bool, typer.Option("--tune", help="Measure products here that nobody measured yet.")
@@ -72,6 +80,7 @@ def compile(
             timeout=timeout,
             memory_limit=None if memory_limit is None else int(memory_limit * 2**30),
             tune=tune,
+            calibration=calibration,
             progress=tell,
         )
     for warning in report.warnings:

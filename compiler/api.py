@@ -21,10 +21,11 @@ from ..runtime_harness.bundle import (
 )
 from ..targets import Target
 from . import cache
-from .build import BuiltModule, build_modules
+from .build import BuiltModule, ModelBuild, build_modules
 from .contents import bundle_contents
 from .models import SourceModel, from_module, load_model
 from .options import CompileOptions
+from .quantization.texts import Calibration
 from .verification import verify_targets
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class CompileReport:
     device here can run it; ``peak_bytes`` is the largest memory of a compiling process, 0
     where every module came from the cache. ``kernels`` maps ``TARGET/SEQ`` to how many operations
     each kind of kernel serves; ``fallbacks`` says which ones linalg does instead, and why.
+    ``quantization`` says how int8 was decided: the calibration, the cosine that a simulation
+    found, and the weights left wider.
     """
 
     bundle: Bundle
@@ -55,6 +58,7 @@ class CompileReport:
     warnings: tuple[str, ...]
     kernels: Mapping[str, Mapping[str, int]]
     fallbacks: tuple[str, ...]
+    quantization: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The keys of ``canao compile --json``."""
@@ -76,6 +80,7 @@ class CompileReport:
             "warnings": list(self.warnings),
             "kernels": {key: dict(found) for key, found in self.kernels.items()},
             "fallbacks": list(self.fallbacks),
+            "quantization": None if self.quantization is None else dict(self.quantization),
         }
 
 
@@ -117,6 +122,7 @@ def compile_model(
     memory_limit: int | None = None,
     isolated: bool = True,
     tune: bool = False,
+    calibration: Calibration | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> CompileReport:
     """Compile, verify on every device here that can run a target, and write a bundle.
@@ -129,7 +135,9 @@ def compile_model(
     has it open. ``timeout`` in seconds and ``memory_limit`` in bytes bound each compiling
     process; with ``isolated=False`` the compiler runs in this process, and neither holds.
     ``tune`` first measures, on this machine, the products that nobody measured here, and keeps
-    the times for later compilations; ``progress`` is told each step.
+    the times for later compilations; ``progress`` is told each step. ``calibration`` is for
+    int8: texts like those that the model will read, or a file of them, one a line (``.jsonl``:
+    objects with ``text`` and perhaps ``text_pair``); None takes sentences of canao's own.
 
     Raises `InputError` for a bad call, `UnsupportedError` for an op without a form on a
     target, `NumericsError` where compiled and uncompiled outputs differ beyond the tolerance,
@@ -148,6 +156,7 @@ def compile_model(
         memory_limit=memory_limit,
         isolated=isolated,
         tune=tune,
+        calibration=calibration,
     )
     if output is not None:
         check_destination(output)
@@ -183,13 +192,14 @@ def compile_model(
         patterns=_sum_patterns(built.modules),
         numerics=numerics,
         peak_bytes=max((module.peak_bytes for module in built.modules), default=0),
-        warnings=(*built.notes, *_notes(built.modules), *warnings),
+        warnings=(*_doubts(built), *built.notes, *_notes(built.modules), *warnings),
         kernels={_key(module): module.result.kernels for module in built.modules},
         fallbacks=tuple(
             f"{_key(module)}: {line}"
             for module in built.modules
             for line in module.result.fallbacks
         ),
+        quantization=built.quantization.report if built.quantization else None,
     )
 
 
@@ -206,6 +216,10 @@ def _source(model: Any, head: str | None, example_inputs: Any, name: str | None)
     if head is not None:
         raise InputError("head chooses among a checkpoint's heads; a live module has its own.")
     return from_module(model, example_inputs, name=name)
+
+
+def _doubts(built: ModelBuild) -> tuple[str, ...]:
+    return built.quantization.warnings if built.quantization else ()
 
 
 def _default_output(staged: Bundle) -> Path:

@@ -24,12 +24,14 @@ from .models import SourceModel
 from .options import CompileOptions
 from .parameters import materialize
 from .reference import Reference, draw_samples, evaluate, output_shapes
+from .sparsity import count_blocks
 
 if TYPE_CHECKING:
     import torch
 
     from .importer import ImportedModel
     from .patterns.base import Pattern
+    from .quantization.plan import QuantizationPlan
 
 __all__ = ["BuiltModule", "ModelBuild", "build_modules"]
 
@@ -60,6 +62,7 @@ class ModelBuild:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     notes: tuple[str, ...] = ()
+    quantization: QuantizationPlan | None = None
 
 
 def build_modules(source: SourceModel, options: CompileOptions, progress: Progress) -> ModelBuild:
@@ -68,7 +71,13 @@ def build_modules(source: SourceModel, options: CompileOptions, progress: Progre
     With ``options.tune``, products that nobody measured on this machine are measured then, and
     everything is lowered again with what was found.
     """
-    built = _build(source, options, progress)
+    plan = None
+    if options.precision == "int8":
+        from .quantization.plan import plan_quantization
+
+        progress("calibrating")
+        plan = plan_quantization(source, options.calibration, longest=options.seq_lens[-1])
+    built = _build(source, options, plan, progress)
     if not options.tune:
         return built
     notes = []
@@ -76,11 +85,16 @@ def build_modules(source: SourceModel, options: CompileOptions, progress: Progre
         results = [module.result for module in built.modules if module.target == target]
         problems = {Problem(*one) for result in results for one in result.unmeasured}
         notes += tune(problems, target, progress)
-    built = _build(source, options, progress)
+    built = _build(source, options, plan, progress)
     return dataclasses.replace(built, notes=(*notes, *built.notes))
 
 
-def _build(source: SourceModel, options: CompileOptions, progress: Progress) -> ModelBuild:
+def _build(
+    source: SourceModel,
+    options: CompileOptions,
+    plan: QuantizationPlan | None,
+    progress: Progress,
+) -> ModelBuild:
     from .importer import import_model
     from .wrapper import make_entry
 
@@ -100,7 +114,9 @@ def _build(source: SourceModel, options: CompileOptions, progress: Progress) -> 
         references[length] = evaluate(entry, samples)
         progress(f"importing {source.name}" + (f" at length {length}" if source.tokens else ""))
         imported = import_model(entry, samples[0])
-        for built in _lower_all(imported, length, options, known, progress):
+        if plan is not None:
+            imported = plan.added_to(imported)
+        for built in _lower_all(imported, plan, length, options, known, progress):
             modules.append(built)
             derivations = {d.name: d for d in built.result.derivations}
             used = materialize(built.result.parameters, imported.parameters, derivations)
@@ -116,11 +132,13 @@ def _build(source: SourceModel, options: CompileOptions, progress: Progress) -> 
         inputs=specs[0],
         outputs=specs[1],
         notes=tuple(notes),
+        quantization=plan,
     )
 
 
 def _lower_all(
     imported: ImportedModel,
+    plan: QuantizationPlan | None,
     length: int,
     options: CompileOptions,
     choices: Mapping[str, Choices],
@@ -133,6 +151,7 @@ def _lower_all(
     precisions = {"f32", "bf16", options.precision} if options.precision != "f32" else {"f32"}
 
     children = Children()
+    blocks = count_blocks(imported.parameters)
 
     def one(target: Target) -> BuiltModule:
         _check_sizes(imported.parameters, target)
@@ -145,6 +164,8 @@ def _lower_all(
             parameters=parameters,
             pattern_modules=pattern_modules(),
             patterns=_pattern_names(target, options),
+            **(plan.fields(imported.parameters) if plan else {}),
+            blocks=blocks,
             choices=narrowed(choices[target.name], precisions, (s for _, s, _ in parameters)),
         )
         found = cache.fetch(request)

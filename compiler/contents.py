@@ -46,6 +46,7 @@ def bundle_contents(
             "trained": source.has_trained_weights,
             "pad_id": source.pad_id,
             "config": dict(source.config),
+            **({"quantization": dict(built.quantization.report)} if built.quantization else {}),
         },
         precision=options.precision,
         fusion=options.fusion,

@@ -13,6 +13,7 @@ from ..targets import PRECISIONS, Target
 from .flags import FUSIONS
 from .models import SourceModel
 from .patterns.registry import pipeline
+from .quantization.texts import Calibration, Text, read_texts
 
 __all__ = ["TOLERANCES", "CompileOptions"]
 
@@ -28,7 +29,7 @@ TOLERANCES: dict[str, dict[str, float]] = {
 @dataclass(frozen=True, kw_only=True)
 class CompileOptions:
     """Validated options. ``seq_lens`` ascend; ``timeout`` is seconds per module,
-    ``memory_limit`` bytes per compiling process."""
+    ``memory_limit`` bytes per compiling process; ``calibration`` is texts, for int8."""
 
     targets: tuple[Target, ...]
     seq_lens: tuple[int, ...]
@@ -40,6 +41,7 @@ class CompileOptions:
     memory_limit: int | None
     isolated: bool = True
     tune: bool = False
+    calibration: tuple[Text, ...] | None = None
 
     @classmethod
     def checked(
@@ -55,6 +57,7 @@ class CompileOptions:
         memory_limit: int | None = None,
         isolated: bool = True,
         tune: bool = False,
+        calibration: Calibration | None = None,
     ) -> CompileOptions:
         """Build from what a caller passed; raises `InputError` naming what is wrong."""
         chosen = _targets(target)
@@ -87,6 +90,8 @@ class CompileOptions:
         for name, limit in (("timeout", timeout), ("memory_limit", memory_limit)):
             if limit is not None and not (math.isfinite(limit) and limit > 0):
                 raise InputError(f"{name} must be positive, not {limit!r}.")
+        if calibration is not None and precision != "int8":
+            raise InputError(f"A calibration is for int8: leave it out for {precision}.")
         return cls(
             targets=chosen,
             seq_lens=lengths,
@@ -98,6 +103,7 @@ class CompileOptions:
             memory_limit=memory_limit,
             isolated=isolated,
             tune=tune,
+            calibration=None if calibration is None else read_texts(calibration),
         )
 
     def check_model(self, source: SourceModel) -> None:

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -54,7 +55,9 @@ def replaced(
         changed[linear] = functools.partial(_linear, fake, linear)
     for embedding, table in tables.items():
         changed[embedding] = functools.partial(_embedding, table, embedding)
-    before = {module: vars(module).get("forward") for module in changed}
+    before: dict[torch.nn.Module, Any] = {
+        module: vars(module).get("forward") for module in changed
+    }
     try:
         for module, forward in changed.items():
             vars(module)["forward"] = forward
@@ -71,8 +74,6 @@ def _linear(fake: FakeLinear, module: torch.nn.Linear, x: torch.Tensor) -> torch
     return fake(x, module.bias)
 
 
-def _embedding(
-    table: torch.Tensor, module: torch.nn.Embedding, ids: torch.Tensor
-) -> torch.Tensor:
+def _embedding(table: torch.Tensor, module: torch.nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
     del module
     return torch.nn.functional.embedding(ids, table)

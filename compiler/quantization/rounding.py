@@ -52,4 +52,5 @@ def _shares(rows: torch.Tensor) -> torch.Tensor:
     size = gram.diagonal().mean().clamp(min=1e-12)
     gram.diagonal().add_(_DAMPING * size)
     lower = torch.linalg.cholesky(gram)
-    return lower / lower.diagonal()
+    shares: torch.Tensor = lower / lower.diagonal()
+    return shares

@@ -23,15 +23,16 @@ __all__ = ["Samples", "Tokenized", "samples_for", "tokenized"]
 
 _LONGEST = 96
 _MOST_TEXTS = 32
-_FIT_SEEDS, _CHECK_SEEDS = (1, 2), (3,)
+_LONGEST_DRAWN = 384
 
 
 @dataclass(frozen=True)
 class Samples:
-    """``fit``: to decide by; ``check``: to judge by."""
+    """``fit``: to decide by; ``texts`` and ``drawn``: to judge by."""
 
     fit: tuple[Inputs, ...]
-    check: tuple[Inputs, ...]
+    texts: tuple[Inputs, ...]
+    drawn: tuple[Inputs, ...]
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,20 @@ class Tokenized:
     unknown: float
 
 
-def samples_for(source: SourceModel, texts: Tokenized | None) -> Samples:
+def samples_for(source: SourceModel, texts: Tokenized | None, longest: int) -> Samples:
     """Every fourth text is for checking. A model without tokens has its example inputs."""
+    longest = min(longest, _LONGEST_DRAWN, source.max_length or _LONGEST_DRAWN)
+    short = max(1, longest // 4)
     if not source.tokens:
         given = draw_samples(source, 1, 1)
-        return Samples(given, given)
+        return Samples(given, (), given)
     known = texts.inputs if texts else ()
     fit = tuple(one for index, one in enumerate(known) if index % 4 != 3)
     check = tuple(one for index, one in enumerate(known) if index % 4 == 3)
     return Samples(
-        (*fit, *(_random(source, seed) for seed in _FIT_SEEDS)),
-        (*check, *(_random(source, seed) for seed in _CHECK_SEEDS)),
+        fit=(*fit, _random(source, longest, 1), _random(source, short, 2)),
+        texts=check,
+        drawn=(_random(source, longest, 3), _random(source, short, 4)),
     )
 
 
@@ -73,7 +77,7 @@ def tokenized(source: SourceModel, texts: Sequence[Text]) -> Tokenized:
     tokenizer.no_padding()
     tokenizer.enable_truncation(_longest(source))
     step = max(1, len(texts) // _MOST_TEXTS)
-    encoded = [tokenizer.encode(*_pair(text)) for text in texts[::step][:_MOST_TEXTS]]
+    encoded = [tokenizer.encode(one, other) for one, other in texts[::step][:_MOST_TEXTS]]
     unknown = _unknown_id(tokenizer, json.loads(description))
     words = [
         token
@@ -84,12 +88,8 @@ def tokenized(source: SourceModel, texts: Sequence[Text]) -> Tokenized:
     inputs = tuple(_inputs(source, one.ids, one.type_ids) for one in encoded if one.ids)
     if not inputs or max(max(one.ids, default=0) for one in encoded) >= (source.vocab_size or 0):
         raise InputError(f"The tokenizer of {source.name} does not go with its vocabulary.")
-    return Tokenized(inputs, words.count(unknown) / max(1, len(words)))
-
-
-def _pair(text: Text) -> tuple[str, ...]:
-    first, second = text
-    return (first,) if second is None else (first, second)
+    strange = sum(word == unknown for word in words)
+    return Tokenized(inputs, strange / max(1, len(words)))
 
 
 def _longest(source: SourceModel) -> int:
@@ -115,9 +115,10 @@ def _inputs(source: SourceModel, ids: Sequence[int], types: Sequence[int]) -> In
     return tuple(made[name] for name in source.input_names)
 
 
-def _random(source: SourceModel, seed: int) -> Inputs:
+def _random(source: SourceModel, length: int, seed: int) -> Inputs:
     generator = torch.Generator().manual_seed(seed)
-    length = _longest(source)
     ids = torch.randint(0, source.vocab_size or 2, (length,), generator=generator).tolist()
-    ids = [(source.pad_id + 1) % (source.vocab_size or 2) if i == source.pad_id else i for i in ids]
+    ids = [
+        (source.pad_id + 1) % (source.vocab_size or 2) if i == source.pad_id else i for i in ids
+    ]
     return _inputs(source, ids, [int(index >= length // 2) for index in range(length)])

@@ -21,9 +21,7 @@ _TRIED_OUTPUTS = 1024
 _WORTH = 0.9
 
 
-def smoothing_for(
-    rows: torch.Tensor, weights: Sequence[torch.Tensor]
-) -> torch.Tensor | None:
+def smoothing_for(rows: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.Tensor | None:
     """The vector to multiply activations by (weights are divided by it); None if none pays."""
     weight = torch.cat(list(weights))
     tiny = 1e-5

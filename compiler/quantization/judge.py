@@ -1,0 +1,98 @@
+"""Which layers cannot bear int8: the model runs with some quantised and is compared with itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..wrapper import Entry
+from .fake import FakeLinear, replaced
+from .samples import Samples
+from .sites import Inputs, Site
+
+__all__ = ["Found", "Judge", "wide_sites"]
+
+_GOAL_TEXTS = 0.999
+_GOAL_DRAWN = 0.9984
+"""Both with room above the 0.998 that a compiled bundle must have on drawn tokens."""
+
+_MOST_WIDE = 0.2
+"""The share of the multiply-adds that may stay wider."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The least cosine similarity of an output, on texts (None without any) and drawn tokens."""
+
+    texts: float | None
+    drawn: float
+
+    @property
+    def short(self) -> float:
+        """How far below the goals it is; not positive where they are met."""
+        short = _GOAL_DRAWN - self.drawn
+        return short if self.texts is None else max(short, _GOAL_TEXTS - self.texts)
+
+
+class Judge:
+    """Runs the model with some of its sites quantised, and compares."""
+
+    def __init__(
+        self,
+        entry: Entry,
+        samples: Samples,
+        fakes: Mapping[Site, Sequence[FakeLinear]],
+        tables: Mapping[torch.nn.Embedding, torch.Tensor],
+    ) -> None:
+        self._entry, self._fakes, self._tables = entry, fakes, tables
+        self._texts = [(sample, self._run(sample)) for sample in samples.texts]
+        self._drawn = [(sample, self._run(sample)) for sample in samples.drawn]
+
+    def find(self, sites: Sequence[Site]) -> Found:
+        """With these sites, and the large tables, quantised."""
+        linears = {
+            linear: fake
+            for site in sites
+            for linear, fake in zip(site.linears.values(), self._fakes[site], strict=True)
+        }
+        with replaced(linears, self._tables):
+            drawn = [self._cosine(*pair) for pair in self._drawn]
+            texts = [self._cosine(*pair) for pair in self._texts]
+        return Found(min(texts, default=None), min(drawn, default=1.0))
+
+    def _run(self, sample: Inputs) -> list[torch.Tensor]:
+        with torch.no_grad():
+            results = self._entry(*sample)
+        return [result for result in results if result.is_floating_point()]
+
+    def _cosine(self, sample: Inputs, exact: Sequence[torch.Tensor]) -> float:
+        pairs = zip(self._run(sample), exact, strict=True)
+        return min((_cosine(one, other) for one, other in pairs), default=1.0)
+
+
+def wide_sites(judge: Judge, sites: Sequence[Site]) -> tuple[list[Site], Found]:
+    """The sites whose quantisation alone costs most, as few as the goals need; what is left."""
+    found = judge.find(sites)
+    if found.short <= 0:
+        return [], found
+    alone = {site: judge.find([site]).short for site in sites}
+    budget = _MOST_WIDE * sum(site.multiply_adds for site in sites)
+    wide: list[Site] = []
+    for site in sorted(sites, key=lambda site: -alone[site]):
+        if site.multiply_adds <= budget:
+            budget -= site.multiply_adds
+            wide.append(site)
+            found = judge.find([other for other in sites if other not in wide])
+            if found.short <= 0:
+                break
+    return wide, found
+
+
+def _cosine(one: torch.Tensor, other: torch.Tensor) -> float:
+    a, b = one.flatten().double(), other.flatten().double()
+    sizes = float(a.norm()) * float(b.norm())
+    value = float(a @ b) / sizes if sizes else float(not (a.any() or b.any()))
+    return value if math.isfinite(value) else -1.0
