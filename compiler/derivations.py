@@ -38,11 +38,44 @@ def _pack(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Tens
 
     engine = by_label(attributes["engine"])
     (weight,) = sources
-    if engine.precision == "bf16":
-        weight = weight.to(torch.bfloat16).view(torch.int16)
-    elif engine.precision == "int8":
-        weight = int8_codes(weight)
-    return torch.from_numpy(engine.pack(weight.numpy()))
+    return torch.from_numpy(engine.pack(_stored(weight, engine.precision).numpy()))
+
+
+def _pack_sparse(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Tensor:
+    """[1, elements]: the surviving blocks of a weight, in the engine's element and order."""
+    import torch
+
+    from .kernels.sparse_choice import sparse_by_label, sparse_layout
+
+    (weight,) = sources
+    engine = sparse_by_label(attributes["engine"])
+    layout = sparse_layout(engine, *weight.shape)
+    stored = _stored(weight, engine.precision)
+    packed = layout.pack(stored.numpy(), layout.survivors(weight.numpy()))
+    return torch.from_numpy(packed.reshape(1, -1))
+
+
+def _sparse_index(
+    sources: Sequence[torch.Tensor], attributes: Attributes
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the surviving blocks of a weight stand, and where each panel's begin."""
+    import torch
+
+    from .kernels.sparse_choice import sparse_by_label, sparse_layout
+
+    (weight,) = sources
+    layout = sparse_layout(sparse_by_label(attributes["engine"]), *weight.shape)
+    places, starts = layout.index(layout.survivors(weight.numpy()))
+    return torch.from_numpy(places), torch.from_numpy(starts)
+
+
+def _stored(weight: torch.Tensor, precision: str) -> torch.Tensor:
+    """A weight in the element that an engine of this precision reads."""
+    import torch
+
+    if precision == "bf16":
+        return weight.to(torch.bfloat16).view(torch.int16)
+    return int8_codes(weight) if precision == "int8" else weight
 
 
 def weight_scales(weight: torch.Tensor) -> torch.Tensor:
@@ -90,6 +123,9 @@ def _column_sums(sources: Sequence[torch.Tensor], attributes: Attributes) -> tor
 _KINDS: dict[str, Callable[[Sequence[torch.Tensor], Attributes], torch.Tensor]] = {
     "concatenate": _concatenate,
     "pack": _pack,
+    "pack_sparse": _pack_sparse,
+    "sparse_places": lambda sources, attributes: _sparse_index(sources, attributes)[0],
+    "sparse_starts": lambda sources, attributes: _sparse_index(sources, attributes)[1],
     "codes": _codes,
     "scales": _scales,
     "column_sums": _column_sums,

@@ -21,6 +21,7 @@ from .parameters import Derivation
 if TYPE_CHECKING:
     from .iree_session import PipelineError
     from .patterns.base import Pattern, Stage
+    from .sparsity import BlockCount
 
 __all__ = ["LoweringRequest", "LoweringResult", "lower", "one_line"]
 
@@ -37,6 +38,7 @@ class LoweringRequest:
     ``patterns``: the names of the pipeline that must result; () takes what the pipeline gives.
     ``wider``: (weight, precision) of weights that stay wider than ``precision``. ``rounded``:
     (weight, its rounded form, its input's smoothing vector or ""), names of parameters all.
+    ``blocks``: how many blocks survive in weights with zeros (`sparsity.count_blocks`).
     ``choices``: what was measured of products on the target (`choosing.choices.Choices`).
     """
 
@@ -51,6 +53,7 @@ class LoweringRequest:
     flags: tuple[str, ...] = ()
     wider: tuple[tuple[str, str], ...] = ()
     rounded: tuple[tuple[str, str, str], ...] = ()
+    blocks: tuple[BlockCount, ...] = ()
     choices: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -70,6 +73,7 @@ class LoweringRequest:
                 "parameters": tuple((n, tuple(s), d) for n, s, d in values["parameters"]),
                 "wider": tuple((name, wide) for name, wide in values["wider"]),
                 "rounded": tuple((n, weight, v) for n, weight, v in values["rounded"]),
+                "blocks": tuple((n, g, p, m, c) for n, g, p, m, c in values["blocks"]),
                 "choices": dict(values["choices"]),
             }
         )
@@ -201,6 +205,7 @@ def _lower(
     from .iree_session import PhasedCompiler
     from .parameters import Parameter, ParameterTable
     from .patterns.base import PatternContext
+    from .sparsity import by_parameter
 
     started = time.perf_counter()
     table = ParameterTable(Parameter(*parameter) for parameter in request.parameters)
@@ -211,6 +216,7 @@ def _lower(
         fusion=request.fusion,
         wider=dict(request.wider),
         rounded={name: (weight, vector) for name, weight, vector in request.rounded},
+        blocks=by_parameter(request.blocks),
         choices=request.choices,
     )
     compiler = PhasedCompiler(request.text, flags, log=log)

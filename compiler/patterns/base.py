@@ -20,6 +20,7 @@ from ..locations import layer_of
 from ..parameters import ParameterTable
 
 if TYPE_CHECKING:
+    from ..sparsity import BlockCounts
     from .planned import Planned
 
 __all__ = ["Pattern", "PatternContext", "Stage", "operations", "walk"]
@@ -43,6 +44,9 @@ class PatternContext:
     rounded: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Of each weight rounded with its input in view: the rounded one, and the smoothing vector
     of that input or ""."""
+
+    blocks: BlockCounts = field(default_factory=dict)
+    """How many blocks survive in weights with zeros."""
 
     notes: list[str] = field(default_factory=list)
     plans: list[Planned] = field(default_factory=list)

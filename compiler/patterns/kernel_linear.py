@@ -29,6 +29,7 @@ from ..kernels.product import ProductShape, product_kernel
 from ..parameters import Parameter
 from .base import Pattern, PatternContext, Stage, operations
 from .kernel_calls import KernelCalls, only_user, rows_and_width
+from .kernel_sparse import SparseWeight, sparse_weight
 from .planned import Planned, plan_op
 from .product_weights import engine_for_weight, product_weights
 from .torch_ops import constant_of, parameter_name, tensor_shape
@@ -79,16 +80,21 @@ class KernelLinear(Pattern):
         biased = str(bias.type) != "!torch.none"
         name = parameter_name(weight)
         assert name is not None  # engine_of serves parameters only
-        weights, smoothing = product_weights(context, engine, name)
+        shape = ProductShape(rows, depth, outputs)
+        sparse = sparse_weight(context, engine, name, shape)
+        weights, smoothing = (
+            ((), sparse.smoothing) if sparse else product_weights(context, engine, name)
+        )
         planned = PlannedProduct(
             engine=engine,
             isa=isa_for(context.target.features),
-            shape=ProductShape(rows, depth, outputs),
+            shape=shape,
             activation=tail.activation,
             biased=biased,
             added=tail.residual is not None,
             weights=weights,
             smoothing=smoothing,
+            sparse=sparse,
         )
         operands = [source]
         operands += [bias] if biased else []
@@ -114,11 +120,13 @@ class PlannedProduct(Planned):
     added: bool
     weights: tuple[Parameter, ...]
     smoothing: str = ""
+    sparse: SparseWeight | None = None
 
     def wants(self) -> Sequence[Form | None]:
         """See `Planned.wants`."""
         rows, depth = self.shape.rows, self.shape.depth
-        wanted: list[Form | None] = [form_for(self.engine, rows, depth, self.smoothing)]
+        form = self.sparse.form() if self.sparse else None
+        wanted: list[Form | None] = [form or form_for(self.engine, rows, depth, self.smoothing)]
         wanted += [None] if self.biased else []
         wanted += [plain(self.shape.rows, self.shape.outputs)] if self.added else []
         return wanted
@@ -144,12 +152,15 @@ class PlannedProduct(Planned):
         )
         padded = (form.padded_rows, form.stride)
         exact = padded == (self.shape.rows, self.shape.outputs)
-        kernel = product_kernel(
-            self.engine, self.shape, epilogue, result_shape=None if exact else padded
-        )
+        result_shape = None if exact else padded
         activations, *others = operands
-        packed, *vectors = (calls.parameter(parameter) for parameter in self.weights)
-        arguments = [activations[0], packed, *activations[1:], *vectors]
+        if self.sparse is not None:
+            kernel = self.sparse.kernel(epilogue, result_shape)
+            arguments = self.sparse.arguments(calls, activations)
+        else:
+            kernel = product_kernel(self.engine, self.shape, epilogue, result_shape=result_shape)
+            packed, *vectors = (calls.parameter(parameter) for parameter in self.weights)
+            arguments = [activations[0], packed, *activations[1:], *vectors]
         if self.biased:
             (bias,) = others.pop(0)
             arguments.append(calls.builtin(bias))

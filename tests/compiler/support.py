@@ -16,6 +16,7 @@ from canao.compiler.lowering import LoweringRequest, LoweringResult, lower
 from canao.compiler.models import SourceModel, from_module
 from canao.compiler.parameters import materialize
 from canao.compiler.patterns.registry import pipeline
+from canao.compiler.sparsity import count_blocks
 from canao.compiler.wrapper import Entry, boundary, make_entry
 
 Arrays = list[np.ndarray[Any, Any]]
@@ -55,7 +56,7 @@ def request_for(model: ImportedModel, target: str = "host", **options: Any) -> L
         parameters=tuple(
             (name, tuple(tensor.shape), "float32") for name, tensor in model.parameters.items()
         ),
-        **options,
+        **{"blocks": count_blocks(model.parameters), **options},
     )
 
 

@@ -1,0 +1,118 @@
+"""Dense or sparse, and by which blocks: from how many blocks of a weight survive.
+
+The time of a sparse product over that of the dense one is about ``cost * density + fixed``
+(docs/benchmarks/sparsity.md): narrow panels load more for each multiplication, and the fixed
+part is the epilogue, which is the same in both; where products are as fast as in tiles, it and
+turning the activations weigh more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from .engines.base import Engine
+from .engines.registry import ENGINES, by_label
+from .product import ProductShape
+from .sparse_format import SparseLayout, layout_for
+from .sparse_tiles import SparseTiles
+
+__all__ = [
+    "Cut",
+    "SparseEngine",
+    "chosen_sparse",
+    "cut_of",
+    "cuts",
+    "sparse_by_label",
+    "sparse_label",
+    "sparse_layout",
+]
+
+SparseEngine = Engine | SparseTiles
+Cut = tuple[int, int, int]
+"""``group_in``, ``panel`` and ``multiple`` of a layout: its number of blocks depends on them."""
+
+_FIXED = 0.05
+_FIXED_TILES = 0.2
+_LEAST_GAIN = 1.1
+_TILES_LABEL = re.compile(r"amx_sparse_(int8|bf16)_\d+x(\d+)")
+_MOST_TILES = 3
+
+
+def cut_of(layout: SparseLayout) -> Cut:
+    """The cut of a layout."""
+    return layout.group_in, layout.panel, layout.multiple
+
+
+def cuts() -> set[Cut]:
+    """Every cut that an engine could ask for."""
+    found: list[SparseEngine] = [
+        kind(rows, tiles) for kind in ENGINES for tiles, rows in kind.blocks.items()
+    ]
+    for precision in ("int8", "bf16"):
+        found += [SparseTiles(precision, tiles + 1) for tiles in range(_MOST_TILES)]
+    return {cut_of(sparse_layout(engine, 1, 1)) for engine in found if not _dense_tiles(engine)}
+
+
+def sparse_layout(engine: SparseEngine, outputs: int, depth: int) -> SparseLayout:
+    """The blocks that an engine takes of a weight."""
+    if isinstance(engine, SparseTiles):
+        return engine.layout(outputs, depth)
+    return layout_for(engine, outputs, depth)
+
+
+def sparse_label(engine: SparseEngine) -> str:
+    """What `sparse_by_label` knows it by; engines that pack alike have the same one."""
+    return engine.label if isinstance(engine, SparseTiles) else engine.packing
+
+
+def sparse_by_label(label: str) -> SparseEngine:
+    """The engine whose `sparse_label` this is. Raises `InputError` if there is none."""
+    match = _TILES_LABEL.fullmatch(label)
+    return SparseTiles(match[1], int(match[2]) // 16) if match else by_label(label)
+
+
+def chosen_sparse(
+    dense: Engine | Literal["linalg"],
+    shape: ProductShape,
+    stored: Callable[[SparseLayout], int | None],
+) -> tuple[SparseEngine, int, float] | None:
+    """The sparse engine that stands in for ``dense``, its blocks, and its density; or None.
+
+    ``stored`` knows how many blocks a layout would keep (None: not known, so all).
+    """
+    if dense == "linalg":
+        return None
+    found = []
+    for engine in _candidates(dense, shape.rows):
+        layout = sparse_layout(engine, shape.outputs, shape.depth)
+        if engine.precision == "f32" and layout.padded_depth != shape.depth:
+            continue  # nothing pads activations of f32
+        count = stored(layout)
+        if count is not None:
+            density = count / (layout.panels * layout.columns)
+            fixed = _FIXED_TILES if isinstance(engine, SparseTiles) else _FIXED
+            cost = (0.8 + 0.68 / _vectors(engine)) * density + fixed
+            found.append((cost, engine, count, density))
+    cost, engine, count, density = min(found, key=lambda it: it[0], default=(1.0, dense, 0, 1.0))
+    return (engine, count, density) if cost * _LEAST_GAIN < 1 else None
+
+
+def _candidates(dense: Engine, rows: int) -> Iterable[SparseEngine]:
+    if _dense_tiles(dense):
+        return [SparseTiles(dense.precision, tiles + 1) for tiles in range(_MOST_TILES)]
+    kind = type(dense)
+    padded = dense.padded_rows(rows)
+    return [kind(min(most, padded), tiles) for tiles, most in kind.blocks.items()]
+
+
+def _vectors(engine: SparseEngine) -> float:
+    """The width of a panel, in thirds of the widest that its registers have room for."""
+    widest = _MOST_TILES if isinstance(engine, SparseTiles) else max(type(engine).blocks)
+    return _MOST_TILES * engine.tiles / widest
+
+
+def _dense_tiles(engine: SparseEngine) -> bool:
+    """Whether it takes neighbouring depth groups only."""
+    return not isinstance(engine, SparseTiles) and engine.name.startswith("amx")

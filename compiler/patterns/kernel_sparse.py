@@ -1,0 +1,123 @@
+"""A linear layer whose weight has blocks of zeros becomes a kernel that leaves them out.
+
+Before::
+
+    %y = torch.aten.linear %x, %w, %b           many blocks of %w are zero
+
+After: ``%y = kernel(%x, surviving blocks of %w, places, starts, %b)``, as `kernel_linear` plans
+it for the others. In AMX tiles, ``%x`` is turned first, by a kernel of its own.
+
+Law: x w^T is the sum over blocks of depth; a block of zeros adds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..kernels.engines.base import Engine
+from ..kernels.epilogue import Epilogue
+from ..kernels.executable import Kernel
+from ..kernels.forms import Form
+from ..kernels.product import ProductShape
+from ..kernels.sparse_choice import SparseEngine, chosen_sparse, sparse_label, sparse_layout
+from ..kernels.sparse_format import SparseLayout
+from ..kernels.sparse_product import sparse_form, sparse_product_kernel
+from ..kernels.sparse_tiles import SparseTiles
+from ..kernels.words import words_kernel
+from ..parameters import Parameter
+from ..sparsity import blocks_stored
+from .base import PatternContext
+from .kernel_calls import KernelCalls
+from .product_weights import rounded_weight
+
+__all__ = ["SparseWeight", "sparse_weight"]
+
+_DTYPES = {"f32": "float32", "bf16": "int16", "int8": "int8"}
+
+
+@dataclass(frozen=True)
+class SparseWeight:
+    """How a planned product reads a weight of which ``stored`` blocks are kept."""
+
+    engine: SparseEngine
+    shape: ProductShape
+    stored: int
+    blocks: tuple[Parameter, ...]
+    vectors: tuple[Parameter, ...]
+    smoothing: str
+    """The vector that the activations are multiplied by first, or ""."""
+
+    def form(self) -> Form:
+        """The form of the activations."""
+        rows, depth = self.shape.rows, self.shape.depth
+        if isinstance(self.engine, SparseTiles):
+            form = self.engine.form(rows, depth)
+        else:
+            form = sparse_form(self.engine, rows, self._layout)
+        return replace(form, smoothing=self.smoothing)
+
+    def kernel(self, epilogue: Epilogue, result_shape: tuple[int, int] | None) -> Kernel:
+        """The product."""
+        rows, layout = self.shape.rows, self._layout
+        if isinstance(self.engine, SparseTiles):
+            return self.engine.kernel(
+                rows, layout, self.stored, epilogue, result_shape=result_shape
+            )
+        return sparse_product_kernel(
+            self.engine, rows, layout, self.stored, epilogue, result_shape=result_shape
+        )
+
+    def arguments(self, calls: KernelCalls, activations: Sequence[Any]) -> list[Any]:
+        """What the kernel takes before the bias."""
+        values, *scales = activations
+        if isinstance(self.engine, SparseTiles):
+            form = self.engine.form(self.shape.rows, self.shape.depth)
+            turn = words_kernel(
+                form.padded_rows, form.stride, self.engine.element, self.engine.block_rows
+            )
+            (values,) = calls.call(turn, [values])
+        blocks = [calls.parameter(parameter) for parameter in self.blocks]
+        vectors = [calls.parameter(parameter) for parameter in self.vectors]
+        return [values, *blocks, *scales, *vectors]
+
+    @property
+    def _layout(self) -> SparseLayout:
+        return sparse_layout(self.engine, self.shape.outputs, self.shape.depth)
+
+
+def sparse_weight(
+    context: PatternContext, dense: Engine, name: str, shape: ProductShape
+) -> SparseWeight | None:
+    """The sparse way to read the parameter ``name``; None where ``dense`` is faster."""
+    table = context.parameters
+    smoothing = ""
+    if dense.precision == "int8":
+        name, smoothing = rounded_weight(context, name)
+    chosen = chosen_sparse(
+        dense, shape, lambda layout: blocks_stored(table, context.blocks, name, layout)
+    )
+    if chosen is None:
+        return None
+    engine, stored, density = chosen
+    layout = sparse_layout(engine, shape.outputs, shape.depth)
+    label = sparse_label(engine)
+    shapes = {
+        "pack_sparse": ((1, stored * layout.block_size), _DTYPES[engine.precision]),
+        "sparse_places": ((stored,), "int32"),
+        "sparse_starts": ((layout.panels + 1,), "int32"),
+    }
+    blocks = [
+        table.derive(kind, [name], shape=size, dtype=dtype, engine=label)
+        for kind, (size, dtype) in shapes.items()
+    ]
+    vectors = [
+        table.derive(kind, [name], shape=(shape.outputs,), dtype="float32")
+        for kind in (("scales", "column_sums") if engine.precision == "int8" else ())
+    ]
+    context.notes.append(
+        f"{name}: {density:.0%} of its blocks of {layout.group_in} x {layout.panel} are kept and "
+        f"multiplied ({engine.name})."
+    )
+    return SparseWeight(engine, shape, stored, tuple(blocks), tuple(vectors), smoothing)

@@ -1,0 +1,138 @@
+"""Models with blocks of zeros: the same numbers, fewer multiplications, and a word about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from canao import targets
+from canao.compiler.kernels.engines.registry import ENGINES, engine_for
+from canao.compiler.kernels.product import ProductShape
+from canao.compiler.kernels.sparse_choice import (
+    chosen_sparse,
+    cut_of,
+    cuts,
+    sparse_by_label,
+    sparse_label,
+    sparse_layout,
+)
+from canao.compiler.kernels.sparse_tiles import SparseTiles
+from canao.compiler.lowering import LoweringRequest
+from canao.compiler.sparsity import by_parameter, count_blocks
+
+from ..profiles import compiling
+from .support import imported, lower_and_run, relative_error
+
+_TOLERANCE = {"f32": 1e-5, "bf16": 3e-2, "int8": 5e-2}
+_FEATURES = targets.get("host").features
+PRECISIONS = [p for p in _TOLERANCE if engine_for(_FEATURES, p, 96, 40) is not None]
+
+
+class Feedforward(torch.nn.Module):
+    """Two linear layers, of which the first has blocks of zeros."""
+
+    def __init__(self, depth: int, outputs: int, alive: np.ndarray[Any, Any], seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first = torch.nn.Linear(depth, outputs)
+        self.second = torch.nn.Linear(outputs, 32)
+        wide = alive.repeat(16, axis=0).repeat(4, axis=1)[:outputs, :depth]
+        with torch.no_grad():
+            self.first.weight *= torch.from_numpy(wide)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.second(torch.nn.functional.gelu(self.first(x)))
+        return y
+
+
+def pruned(depth: int, outputs: int, density: float, seed: int) -> Feedforward:
+    shape = (-(-outputs // 16), -(-depth // 4))
+    alive = np.random.default_rng(seed).random(shape) < density
+    return Feedforward(depth, outputs, alive, seed)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@compiling()
+@given(
+    rows=st.integers(1, 70),
+    depth=st.integers(16, 150),
+    outputs=st.integers(16, 150),
+    density=st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_a_pruned_model_is_the_same(
+    tmp_path_factory: pytest.TempPathFactory,
+    precision: str,
+    rows: int,
+    depth: int,
+    outputs: int,
+    density: float,
+    seed: int,
+) -> None:
+    module = pruned(depth, outputs, density, seed).eval()
+    x = torch.from_numpy(
+        np.random.default_rng(seed).standard_normal((1, rows, depth)).astype(np.float32)
+    )
+    model, entry, inputs = imported(module, [x])
+    folder: Path = tmp_path_factory.mktemp("sparse")
+    found, result = lower_and_run(model, inputs, folder, precision=precision)
+    with torch.no_grad():
+        expected = entry(*inputs)
+    listed = expected if isinstance(expected, tuple) else (expected,)
+    assert relative_error(found, listed) < _TOLERANCE[precision]
+    sparse = [d for d in result.derivations if d.kind == "pack_sparse"]
+    assert len(sparse) == sum("kept and multiplied" in note for note in result.notes)
+    if density in (0.0, 1.0) and depth >= 128 and depth % 8 == 0:
+        assert bool(sparse) == (density == 0.0)
+
+
+def test_dense_models_say_nothing() -> None:
+    assert count_blocks({"w": torch.randn(64, 64), "ids": torch.zeros(4, 4).int()}) == ()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_counts_are_those_of_the_layouts(seed: int) -> None:
+    weight = pruned(90, 130, 0.3, seed).first.weight.detach()
+    counts = by_parameter(count_blocks({"w": weight}))["w"]
+    assert set(counts) == cuts()
+    for kind in ENGINES:
+        for tiles, rows in kind.blocks.items():
+            if not kind.name.startswith("amx"):
+                layout = sparse_layout(kind(rows, tiles), *weight.shape)
+                assert counts[cut_of(layout)] == layout.stored(layout.survivors(weight.numpy()))
+
+
+def test_labels() -> None:
+    for engine in (SparseTiles("int8", 3), SparseTiles("bf16", 1), *(k() for k in ENGINES)):
+        found = sparse_by_label(sparse_label(engine))
+        assert sparse_layout(found, 99, 77) == sparse_layout(engine, 99, 77)
+
+
+@pytest.mark.parametrize("kind", ENGINES, ids=lambda kind: kind.name)
+def test_choice_follows_the_density(kind: Any) -> None:
+    shape = ProductShape(128, 768, 3072)
+
+    def kept(density: float) -> Any:
+        return chosen_sparse(
+            kind(), shape, lambda layout: round(density * layout.panels * layout.columns)
+        )
+
+    assert kept(1.0) is None
+    assert chosen_sparse(kind(), shape, lambda _: None) is None
+    engine, stored, density = kept(0.25)
+    assert stored
+    assert density == pytest.approx(0.25, rel=0.01)
+    assert engine.precision == kind.precision
+
+
+def test_requests_keep_their_counts() -> None:
+    request = LoweringRequest(
+        text="", target=targets.get("host"), blocks=(("w", 4, 48, 1, 7), ("w", 4, 16, 16, 9))
+    )
+    assert LoweringRequest.from_json(request.to_json()) == request
