@@ -194,8 +194,7 @@ class _Work:
                     e.store_vector(found, self._picked, [slot, n * words + k, i])
 
     def _products(self, step: Value) -> None:
-        """All sum tiles by one step, loading each tile of rows anew for each tile of outputs
-        but the first of them: back and forth."""
+        """All sum tiles by one step: back and forth over the rows, to load fewer tiles of them."""
         e, engine = self._e, self._engine
         weights = e.mul(step, e.index(engine.tiles * _TILE))
         stride = engine.block_rows * 4

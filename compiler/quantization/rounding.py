@@ -23,7 +23,8 @@ def rounded_for(weight: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """Of ``weight`` [outputs, depth] what int8 holds, for activations like ``rows``.
 
     Multiples of the same scales as rounding to nearest gives: the largest weight of each output
-    stays what it is, so that packing the result finds the same scales, and rounds no more.
+    stays what it is, so that packing the result finds the same scales, and rounds no more. Zeros
+    stay zeros: what was pruned takes no other's error, and blocks of zeros are left out.
     """
     # The last is rounded first, so that the most important ones leave their errors to others.
     order = rows.square().sum(dim=0).argsort()
@@ -39,6 +40,7 @@ def rounded_for(weight: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         for at in range(end - 1, start - 1, -1):
             value = wanted[at - start] + share[at + 1 : end, at] @ errors[at + 1 : end]
             code = torch.where(largest == at, exact[at], value).round_().clamp_(-127, 127)
+            code[exact[at] == 0] = 0
             codes[at] = code
             errors[at] = exact[at] - code
     result = torch.empty_like(weight)

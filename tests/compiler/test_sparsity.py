@@ -24,6 +24,7 @@ from canao.compiler.kernels.sparse_choice import (
 )
 from canao.compiler.kernels.sparse_tiles import SparseTiles
 from canao.compiler.lowering import LoweringRequest
+from canao.compiler.quantization.rounding import rounded_for
 from canao.compiler.sparsity import by_parameter, count_blocks
 
 from ..profiles import compiling
@@ -106,6 +107,13 @@ def test_counts_are_those_of_the_layouts(seed: int) -> None:
             if not kind.name.startswith("amx"):
                 layout = sparse_layout(kind(rows, tiles), *weight.shape)
                 assert counts[cut_of(layout)] == layout.stored(layout.survivors(weight.numpy()))
+
+
+def test_calibrated_rounding_keeps_zeros() -> None:
+    weight = pruned(64, 48, 0.5, 0).first.weight.detach()
+    rounded = rounded_for(weight, torch.randn(200, 64))
+    assert (rounded[weight == 0] == 0).all()
+    assert count_blocks({"w": weight}) == count_blocks({"w": rounded})
 
 
 def test_labels() -> None:
