@@ -62,6 +62,12 @@ _X86_64 = {
     "amx_bf16": "amx-bf16",
 }
 
+# A precision, and sets of features of which one will do.
+_NARROW = {
+    "bf16": (("avx512f", "avx512bf16"), ("dotprod", "bf16")),
+    "int8": (("avx2",), ("avx512f", "avx512vnni"), ("dotprod",)),
+}
+
 # Linux hands out the tile registers on request: arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA.
 _ARCH_PRCTL, _REQUEST_STATE, _TILE_DATA = 158, 0x1023, 18
 
@@ -120,19 +126,30 @@ def _tiles_are_granted() -> bool:
     return int(request(_ARCH_PRCTL, _REQUEST_STATE, _TILE_DATA)) == 0
 
 
+def _precisions(features: Iterable[str]) -> tuple[str, ...]:
+    """f32, and what there are instructions for that multiply narrower numbers."""
+    present = frozenset(features)
+    found = [
+        precision
+        for precision, ways in _NARROW.items()
+        if any(present.issuperset(way) for way in ways)
+    ]
+    return ("f32", *found)
+
+
 def host_target() -> Target:
     """Return the target for this very machine, its features read from the kernel now.
 
     The features are the complete list for the compiler: what is built for it runs on any
     machine that has them all, which ``missing_features`` tells.
     """
-    arch = machine_arch()
+    arch, features = machine_arch(), _machine_features()
     return Target(
         name="host",
         kind="cpu",
         description=f"this machine's CPU ({arch})",
-        features=_machine_features(),
-        precisions=("f32", "bf16", "int8"),
+        features=features,
+        precisions=_precisions(features),
         devices=("local",),
     )
 

@@ -16,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CANAO = Path(sys.executable).parent / "canao"
+INT8 = ["compile", "minilm", "--target", "host", "--precision", "int8", "-o", "x"]
 
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -151,7 +152,9 @@ def test_fusion_none_and_dropped_patterns_change_the_dispatches(
         (["compile", "minilm", "--target", "host", "--seq-len", "a", "-o", "x"], "--seq-len"),
         (["compile", "minilm", "--target", "host", "-o", "/no/such/place/x"], "/no/such/place"),
         (["compile", "minilm", "--target", "host", "--drop-pattern", "p", "-o", "x"], "'p'"),
-        (["compile", "minilm", "--target", "host", "--precision", "int8", "-o", "x"], "int8"),
+        (["compile", "minilm", "--target", "host", "--precision", "f16", "-o", "x"], "f16"),
+        ([*INT8, "--calibration", "no-file"], "no-file"),
+        ([*INT8, "--calibration", os.devnull], "empty"),
         (["inspect", "no-bundle"], "no-bundle"),
         (["verify", "no-bundle", "--device", "local"], "no-bundle"),
         (["devices", "--fetch", "moon"], "moon"),

@@ -1,4 +1,4 @@
-"""Which layers cannot bear int8: the model runs with some quantised and is compared with itself."""
+"""Which layers cannot bear int8: the model runs with some quantised, compared with itself."""
 
 from __future__ import annotations
 

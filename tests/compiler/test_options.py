@@ -44,7 +44,13 @@ def test_lengths_ascend_without_repeats(lengths: list[int]) -> None:
         ({"seq_len": "128"}, "whole number"),
         ({"batch": 0}, "batch"),
         ({"precision": "f8"}, "f32"),
-        ({"precision": "int8"}, "can do f32"),
+        ({"precision": "f16"}, "can do f32"),
+        ({"calibration": ["A text."]}, "for int8"),
+        ({"calibration": ["A text."], "precision": "bf16"}, "for int8"),
+        ({"calibration": [], "precision": "int8"}, "no text"),
+        ({"calibration": [" "], "precision": "int8"}, "no text"),
+        ({"calibration": [7], "precision": "int8"}, "not a int"),
+        ({"calibration": "/no/such/file", "precision": "int8"}, "/no/such/file"),
         ({"fusion": "cold"}, "stock"),
         ({"drop_patterns": ["canao.no"]}, "canao.fuse_qkv"),
         ({"timeout": 0}, "timeout"),
@@ -77,6 +83,8 @@ REQUESTS = st.builds(
     ).map(tuple),
     pattern_modules=st.lists(WORDS, max_size=2).map(tuple),
     flags=st.lists(WORDS, max_size=2).map(tuple),
+    wider=st.lists(st.tuples(WORDS, WORDS), max_size=2).map(tuple),
+    rounded=st.lists(st.tuples(WORDS, WORDS, WORDS), max_size=2).map(tuple),
 )
 RESULTS = st.builds(
     LoweringResult,
