@@ -6,6 +6,7 @@ import importlib.metadata
 from pathlib import Path
 
 from ..runtime_harness.bundle import Manifest, ModuleEntry
+from ..targets import VULKAN_FEATURES
 from .build import BuiltModule, ModelBuild
 from .models import SourceModel
 from .options import TOLERANCES, CompileOptions
@@ -76,10 +77,19 @@ def _entry(module: BuiltModule, options: CompileOptions) -> ModuleEntry:
         batch=options.batch,
         file=f"modules/{target.name}-{module.seq_len}.vmfb",
         kind=target.kind,
-        features=target.features,
+        features=target.features or _vulkan_features(module, options),
         arch=target.arch,
         dispatches=len(module.result.calls),
         patterns=dict(module.result.patterns),
         calls=module.result.calls,
         parameters=module.result.parameters,
     )
+
+
+def _vulkan_features(module: BuiltModule, options: CompileOptions) -> tuple[str, ...]:
+    """What the precisions in a module for a GPU ask of its driver; none for a CPU."""
+    if module.target.kind != "vulkan":
+        return ()
+    served = {kind.removeprefix("product linalg_") for kind in module.result.kernels}
+    used = [p for p in VULKAN_FEATURES if p == options.precision or p in served]
+    return tuple(dict.fromkeys(feature for p in used for feature in VULKAN_FEATURES[p]))

@@ -98,12 +98,15 @@ def _codes(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Ten
 
 
 def _narrowed(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Tensor:
-    """A weight in another float, its magnitudes cut to the largest that there is."""
+    """A weight in another float, its magnitudes cut to the largest that there is; ``i16``: the
+    bits of bf16."""
     import torch
 
-    dtype = {"f16": torch.float16, "bf16": torch.bfloat16}[attributes["element"]]
+    element = attributes["element"]
+    dtype = torch.float16 if element == "f16" else torch.bfloat16
     largest = torch.finfo(dtype).max
-    return sources[0].clamp(-largest, largest).to(dtype)
+    narrow = sources[0].clamp(-largest, largest).to(dtype)
+    return narrow.view(torch.int16) if element == "i16" else narrow
 
 
 def _scales(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Tensor:

@@ -86,13 +86,23 @@ class VulkanDevice(ToolDevice):
                 "cannot tell where its numbers are right",
                 remedy="install the package that defines that target",
             )
-        if self._first(patterns) is None:
+        gpu = self._first(patterns)
+        if gpu is None:
             here = ", ".join(gpu.name for gpu in self._found.usable)
             return Objection(
                 reason=f"for other GPUs than {here}, where its code computes wrong numbers",
                 remedy=self._remedy(),
             )
-        return None
+        return self._lacks(gpu, needs)
+
+    def _lacks(self, gpu: VulkanGpu, needs: Needs) -> Objection | None:
+        lacking = [feature for feature in needs.features if feature not in gpu.features]
+        if not lacking:
+            return None
+        return Objection(
+            reason=f"for GPUs with features that {gpu.name} lacks ({', '.join(lacking)})",
+            remedy="compile the model in another precision",
+        )
 
     @cached_property
     def _found(self) -> _Found:

@@ -1,7 +1,7 @@
 """What Vulkan itself says of this machine's devices, asked through the loader with ctypes.
 
-Only what IREE's runtime needs to know is asked: name, version, kind, limits, and the three
-features without which it cannot work.
+Only what IREE's runtime needs to know is asked: name, version, kind, limits, the three features
+without which it cannot work, and those that modules in a narrow precision need.
 """
 
 from __future__ import annotations
@@ -44,7 +44,17 @@ _SUCCESS, _INCOMPLETE, _INCOMPATIBLE_DRIVER = 0, 5, -9
 _INSTANCE_CREATE_INFO, _APPLICATION_INFO = 1, 0
 _PROPERTIES_2, _FEATURES_2 = 1000059001, 1000059000
 _ID_PROPERTIES, _SUBGROUP_PROPERTIES = 1000071004, 1000094000
-_FEATURE_TYPES = dict(zip(NEEDED_FEATURES, (1000207000, 1000221000, 1000314007), strict=True))
+# The structures that hold features, by number, each with the first flags in it.
+_FEATURE_TYPES: dict[int, tuple[str, ...]] = {
+    1000207000: ("timelineSemaphore",),
+    1000221000: ("scalarBlockLayout",),
+    1000314007: ("synchronization2",),
+    1000177000: ("storageBuffer8BitAccess",),
+    1000083000: ("storageBuffer16BitAccess",),
+    1000082000: ("shaderFloat16", "shaderInt8"),
+    1000280000: ("shaderIntegerDotProduct",),
+}
+_SHADER_INT16 = 41  # its place among the features of Vulkan 1.0
 _API_1_1, _API_1_3 = (1 << 22) | (1 << 12), (1 << 22) | (3 << 12)
 
 
@@ -57,7 +67,8 @@ class VulkanGpu:
     """One device of one Vulkan driver.
 
     ``uuid`` is hexadecimal; ``software`` says that a CPU computes; ``features`` holds those of
-    NEEDED_FEATURES that it has; ``max_storage_buffer_range`` is in bytes.
+    NEEDED_FEATURES, and of what modules in a narrow precision need, that it has;
+    ``max_storage_buffer_range`` is in bytes.
     """
 
     name: str
@@ -155,18 +166,22 @@ def _describe(loader: Any, handle: c_void_p) -> VulkanGpu:
 
 
 def _features(loader: Any, handle: c_void_p) -> frozenset[str]:
-    found = {name: Feature(sType=number) for name, number in _FEATURE_TYPES.items()}
+    asked = {number: Feature(sType=number) for number in _FEATURE_TYPES}
     following = None
-    for feature in found.values():
+    for feature in asked.values():
         feature.pNext = following
         following = ctypes.addressof(feature)
-    _query(
-        loader,
-        "vkGetPhysicalDeviceFeatures2",
-        handle,
-        Features2(sType=_FEATURES_2, pNext=following),
-    )
-    return frozenset(name for name, feature in found.items() if feature.enabled)
+    basic = Features2(sType=_FEATURES_2, pNext=following)
+    _query(loader, "vkGetPhysicalDeviceFeatures2", handle, basic)
+    found = {
+        name
+        for number, names in _FEATURE_TYPES.items()
+        for name, flag in zip(names, asked[number].flags, strict=False)
+        if flag
+    }
+    if basic.features[_SHADER_INT16]:
+        found.add("shaderInt16")
+    return frozenset(found)
 
 
 def _query(loader: Any, name: str, handle: c_void_p, result: Structure) -> None:

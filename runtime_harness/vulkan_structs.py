@@ -113,10 +113,10 @@ class Features2(Structure):
 
 
 class Feature(Structure):
-    """Any of the VkPhysicalDevice...Features structures that hold one feature."""
+    """Any of the VkPhysicalDevice...Features structures that hold at most four features."""
 
     _fields_ = (
         ("sType", c_uint32),
         ("pNext", c_void_p),
-        ("enabled", c_uint32),
+        ("flags", c_uint32 * 4),
     )

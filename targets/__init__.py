@@ -6,7 +6,7 @@ from .arm64 import ARM64, ARM64_I8MM
 from .host import host_target, missing_features
 from .registry import ENTRY_POINT_GROUP, get, names, register
 from .target import PRECISIONS, Target, machine_arch
-from .vulkan import VULKAN_ADRENO, VULKAN_LLVMPIPE, VULKAN_MALI
+from .vulkan import VULKAN_ADRENO, VULKAN_FEATURES, VULKAN_LLVMPIPE, VULKAN_MALI
 
 __all__ = [
     "ARM64",
@@ -14,6 +14,7 @@ __all__ = [
     "ENTRY_POINT_GROUP",
     "PRECISIONS",
     "VULKAN_ADRENO",
+    "VULKAN_FEATURES",
     "VULKAN_LLVMPIPE",
     "VULKAN_MALI",
     "Target",

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from .target import PRECISIONS, Target
 
-__all__ = ["VULKAN_ADRENO", "VULKAN_LLVMPIPE", "VULKAN_MALI"]
+__all__ = ["VULKAN_ADRENO", "VULKAN_FEATURES", "VULKAN_LLVMPIPE", "VULKAN_MALI"]
+
+VULKAN_FEATURES: dict[str, tuple[str, ...]] = {
+    "f32": (),
+    "f16": ("storageBuffer16BitAccess", "shaderFloat16"),
+    "bf16": ("storageBuffer16BitAccess", "shaderInt16"),
+    "int8": ("storageBuffer8BitAccess", "shaderInt8", "shaderIntegerDotProduct"),
+}
+"""The features of Vulkan that code in a precision asks of the driver."""
 
 # The smallest maxStorageBufferRange among the drivers in use: llvmpipe's and many phones'.
 _STORAGE_BUFFER_BYTES = 128 * 1024 * 1024

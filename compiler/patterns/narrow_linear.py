@@ -11,7 +11,8 @@ After::
 
 Law: none, a weight is rounded to the narrow float, of which every value is one of f32. The
 activations and the sums stay in f32, so nothing overflows and no other value is rounded; the
-weight takes half the memory and half the time to read.
+weight takes half the memory and half the time to read. GPUs get bf16 as 16-bit integers, its bits
+being the upper half of f32's: IREE has no form of bf16 for them in every shape.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ from .torch_ops import parameter_name, tensor_shape
 
 __all__ = ["NarrowLinear"]
 
-_DTYPES = {"f16": "float16", "bf16": "bfloat16"}
+_NARROW = ("f16", "bf16")
+# The element that is stored, and NumPy's word for it.
+_DTYPES = {"f16": "float16", "bf16": "bfloat16", "i16": "int16"}
+_BITS = """%bits = arith.extui %narrow : i16 to i32
+    %upper = arith.shli %bits, %half : i32
+    %wide = arith.bitcast %upper : i32 to f32"""
 
 
 class NarrowLinear(Pattern):
@@ -46,14 +52,15 @@ class NarrowLinear(Pattern):
         applied = 0
         for op in operations(module, "torch.aten.linear"):
             precision = narrow_precision(op, context)
-            if precision in _DTYPES:
+            if precision in _NARROW:
                 context.narrowed(op, "linear layer", precision)
                 _replace(module, op, context, precision)
                 applied += 1
         return applied
 
 
-def _replace(module: ir.Module, op: Any, context: PatternContext, element: str) -> None:
+def _replace(module: ir.Module, op: Any, context: PatternContext, precision: str) -> None:
+    element = "i16" if precision == "bf16" and context.target.kind == "vulkan" else precision
     source, weight, bias = op.operands
     name = parameter_name(weight)
     assert name is not None  # narrow_precision sees to it
@@ -76,16 +83,18 @@ def _replace(module: ir.Module, op: Any, context: PatternContext, element: str) 
 def _text(rows: int, depth: int, outputs: int, element: str, *, biased: bool) -> str:
     x, weight = tensor("f32", rows, depth), tensor(element, outputs, depth)
     y, column = tensor("f32", rows, outputs), tensor("f32", outputs)
+    wide = _BITS if element == "i16" else f"%wide = arith.extf %narrow : {element} to f32"
     return f"""{MAPS}
 func.func @linear(%x: {x}, %w: {weight}{f", %bias: {column}" if biased else ""}) -> {y} {{
   %zero = arith.constant 0.0 : f32
+  %half = arith.constant 16 : i32
   %unset = tensor.empty() : {y}
   %start = linalg.fill ins(%zero : f32) outs(%unset : {y}) -> {y}
   %sums = linalg.generic {{indexing_maps = [#left, #right, #result],
       iterator_types = ["parallel", "parallel", "reduction"]}}
       ins(%x, %w : {x}, {weight}) outs(%start : {y}) {{
   ^bb0(%v: f32, %narrow: {element}, %sum: f32):
-    %wide = arith.extf %narrow : {element} to f32
+    {wide}
     %product = arith.mulf %v, %wide : f32
     %more = arith.addf %sum, %product : f32
     linalg.yield %more : f32

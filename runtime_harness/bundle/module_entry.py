@@ -16,7 +16,8 @@ class ModuleEntry:
     """One compiled module: for one target and sequence length (tokens), at one batch size.
 
     ``file`` is its place in the bundle and ``function`` what to call in it. ``features`` are
-    the LLVM feature names the CPU must have and ``arch`` its architecture (empty for Vulkan).
+    the LLVM feature names the CPU must have and ``arch`` its architecture (empty for Vulkan,
+    where ``features`` are Vulkan's names of what the driver must have).
     ``calls`` lists the dispatches that one call executes, in order, each with the model's layer
     that it came from; ``dispatches`` is their number, where it is known. ``patterns`` tells how
     often each rewrite applied, and ``parameters`` names the

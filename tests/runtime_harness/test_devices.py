@@ -244,6 +244,17 @@ def test_vulkan_runs_each_module_where_it_is_right(
         assert device.facts(entry(target, 8))[0] is emulated
 
 
+def test_vulkan_refuses_what_asks_for_more_than_the_driver_has(
+    encoder_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bytes_ = "storageBuffer8BitAccess"
+    narrow = dataclasses.replace(entry("vulkan-adreno", 8), features=(bytes_,))
+    with pytest.raises(MissingDeviceError, match=f"Adreno .* lacks .{bytes_}.*another precision"):
+        with_gpus(monkeypatch, GPU).check(encoder_bundle, narrow)
+    able = dataclasses.replace(GPU, features=GPU.features | {bytes_})
+    with_gpus(monkeypatch, able).check(encoder_bundle, narrow)
+
+
 @pytest.mark.parametrize(
     ("gpu", "words"),
     [

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from canao import targets
 from canao.runtime_harness import vulkan_probe, vulkan_structs
 from canao.runtime_harness.tools import tool_directory
 from canao.runtime_harness.vulkan_probe import LoaderMissing, lacking, probe
@@ -22,6 +23,16 @@ def test_the_structures_are_as_the_specification_lays_them_out() -> None:
     assert ctypes.sizeof(vulkan_structs.InstanceCreateInfo) == 64
     assert ctypes.sizeof(vulkan_structs.ApplicationInfo) == 48
     assert ctypes.sizeof(vulkan_structs.IdProperties) == 64
+    # Room for the largest of those that are asked, VkPhysicalDevice16BitStorageFeatures.
+    assert ctypes.sizeof(vulkan_structs.Feature) == 16 + 4 * 4
+
+
+def test_software_vulkan_has_what_narrow_precisions_need() -> None:
+    needed("vulkan")
+    for gpu in probe():
+        if "llvmpipe" in gpu.name:
+            for features in targets.VULKAN_FEATURES.values():
+                assert gpu.features.issuperset(features)
 
 
 def test_it_says_what_iree_says() -> None:
