@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -99,6 +100,8 @@ def compile(
         f"{report.bundle.path}: {report.bytes / 1e6:.1f} MB, {report.seconds:.1f} s, patterns: "
         + ", ".join(f"{name} x{count}" for name, count in report.patterns.items())
     )
+    if report.quantization is not None:
+        console.say(_quantized(report.quantization))
 
 
 def _lengths(text: str) -> tuple[int, ...]:
@@ -108,6 +111,16 @@ def _lengths(text: str) -> tuple[int, ...]:
         raise InputError(
             f"--seq-len takes whole numbers with commas between them, not {text!r}."
         ) from error
+
+
+def _quantized(found: Mapping[str, Any]) -> str:
+    cosines = [
+        f"{value:.5f} on {kind}"
+        for kind, value in found["simulated_cosine"].items()
+        if value is not None
+    ]
+    wide = ", ".join(found["wider"]) or "nothing"
+    return f"int8, calibration {found['calibration']}: cosine {', '.join(cosines)}; wider: {wide}"
 
 
 def _numbers(found: Any) -> tuple[str, str, str]:
