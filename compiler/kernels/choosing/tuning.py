@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -94,7 +95,10 @@ def extend_table(
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """One writer at a time, where the file system has locks."""
-    with path.with_name(f".{path.name}.lock").open("a") as lock:
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
         with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(folder, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(folder)
