@@ -32,6 +32,7 @@ bench: setup
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/compile_time.py
 	$(BIN)/python benchmarks/sparsity.py
+	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/arm.py
 
 setup: $(STAMP)
