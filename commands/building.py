@@ -30,7 +30,7 @@ def compile(
     ],
     seq_len: Annotated[str, typer.Option("--seq-len", help="Lengths, e.g. 32,128,384.")] = "128",
     precision: Annotated[
-        str, typer.Option("--precision", help="auto, f32, bf16 or int8.")
+        str, typer.Option("--precision", help="auto, f32, bf16, f16 (GPUs) or int8.")
     ] = "auto",
     fusion: Annotated[str, typer.Option("--fusion", help="auto, stock or none.")] = "auto",
     drop_pattern: Annotated[

@@ -400,7 +400,8 @@ def test_the_pipeline_is_in_an_allowed_order_for_every_target() -> None:
 
 
 def test_fusion_stock_keeps_required_patterns_and_none_the_product_path_too() -> None:
-    for fusion, more in (("stock", []), ("none", ["canao.kernel_linear"])):
+    products = ["kernel_linear", "quantize_linear", "narrow_linear", "quantize_embeddings"]
+    for fusion, more in (("stock", []), ("none", [f"canao.{name}" for name in products])):
         chosen = pipeline(targets.get("host"), fusion=fusion)
         patterns = [pattern for stage in chosen.values() for pattern in stage]
         assert [pattern.name for pattern in patterns if not pattern.required] == more
