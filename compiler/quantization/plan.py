@@ -18,8 +18,8 @@ from ..wrapper import make_entry
 from .fake import FakeLinear, fake_weight
 from .judge import Judge, wide_sites
 from .rounding import rounded_for
-from .samples import samples_for, tokenized
-from .sites import Site, observe
+from .samples import Tokenized, samples_for, tokenized
+from .sites import Inputs, Site, observe
 from .smoothing import smoothing_for
 from .tables import LEAST_TABLE
 from .texts import BUILT_IN, Text
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from ..importer import ImportedModel
 
 __all__ = ["QuantizationPlan", "plan_quantization"]
+
+# Fewer texts than these say too little of what a model reads.
+_FEW = 16
 
 # Weights beyond this size are rounded to nearest: a vocabulary's would take minutes.
 _MOST_ROUNDED = 1 << 23
@@ -85,7 +88,9 @@ def _plan(source: SourceModel, texts: Sequence[Text] | None, longest: int) -> Qu
     _check_weights(source.module)
     own = tokenized(source, BUILT_IN) if source.tokens and source.tokenizer_json() else None
     given = tokenized(source, texts) if texts is not None else own
-    samples = samples_for(source, given, longest)
+    samples = samples_for(
+        source, [*(given.inputs if given else ()), *_filling(given, own)], longest
+    )
     entry = make_entry(source, samples.fit[0])
     sites = observe(entry, samples.fit)
     warnings = doubts(entry, sites, given, own) if texts is not None else ()
@@ -111,6 +116,13 @@ def _plan(source: SourceModel, texts: Sequence[Text] | None, longest: int) -> Qu
         },
         warnings=warnings,
     )
+
+
+def _filling(given: Tokenized | None, own: Tokenized | None) -> Sequence[Inputs]:
+    """Our own texts, where the caller's are few."""
+    if given is None or own is None or given is own or len(given.inputs) >= _FEW:
+        return ()
+    return own.inputs
 
 
 def _check_weights(module: torch.nn.Module) -> None:

@@ -43,16 +43,15 @@ class Tokenized:
     unknown: float
 
 
-def samples_for(source: SourceModel, texts: Tokenized | None, longest: int) -> Samples:
+def samples_for(source: SourceModel, texts: Sequence[Inputs], longest: int) -> Samples:
     """Every fourth text is for checking. A model without tokens has its example inputs."""
     longest = min(longest, _LONGEST_DRAWN, source.max_length or _LONGEST_DRAWN)
     short = max(1, longest // 4)
     if not source.tokens:
         given = draw_samples(source, 1, 1)
         return Samples(given, (), given)
-    known = texts.inputs if texts else ()
-    fit = tuple(one for index, one in enumerate(known) if index % 4 != 3)
-    check = tuple(one for index, one in enumerate(known) if index % 4 == 3)
+    fit = tuple(one for index, one in enumerate(texts) if index % 4 != 3)
+    check = tuple(one for index, one in enumerate(texts) if index % 4 == 3)
     return Samples(
         fit=(*fit, _random(source, longest, 1), _random(source, short, 2)),
         texts=check,
