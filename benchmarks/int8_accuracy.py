@@ -176,7 +176,8 @@ The cosines here are of the whole last hidden state of each sentence with PyTorc
 {table(rows, numbers_from=2)}
 
 "Own sentences" is a compilation without `--calibration`; "training texts" takes 32
-texts evenly chosen from the training split. The method (smoothing, rounding) was chosen with the cosines of 24 development sentences in view; their
+texts evenly chosen from the training split. The method
+(smoothing, rounding) was chosen with the cosines of 24 development sentences in view; their
 scores, and the correlation, were not looked at.
 
 The set: STS Benchmark, English (Cer et al. 2017), official splits of 5,749 and 1,500 pairs, from
