@@ -61,12 +61,17 @@ def test_patterns_prints_the_pipeline() -> None:
     listed = data("patterns", "--target", "vulkan-mali")["patterns"]
     assert [p["name"] for p in listed] == [
         "canao.strip_checks",
+        "canao.strip_copies",
         "canao.fuse_qkv",
         "canao.split_heads",
         "canao.decompose_attention",
+        "canao.quantize_linear",
+        "canao.narrow_linear",
+        "canao.quantize_embeddings",
         "canao.bind_parameters",
         "canao.narrow_integers",
         "canao.single_queue",
+        "canao.byte_storage",
     ]
 
 

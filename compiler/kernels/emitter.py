@@ -85,7 +85,7 @@ class Emitter:
         self._constants: dict[str, str] = {}
         self._count = 0
 
-    # -- text -------------------------------------------------------------------------------
+    # -- text ----------------------------------------------------------------------------------
 
     def text(self) -> str:
         """Constants first, then every operation in order."""
@@ -107,7 +107,7 @@ class Emitter:
         self.raw(f"{result} = {text}")
         return result
 
-    # -- constants ----------------------------------------------------------------------------
+    # -- constants -----------------------------------------------------------------------------
 
     def _constant(self, text: str, type_: str) -> Value:
         name = self._constants.setdefault(text, f"%c{len(self._constants)}")
@@ -122,10 +122,7 @@ class Emitter:
     def number(self, number: float, type_: str) -> Value:
         """A scalar or splat constant of ``type_``; floats keep every bit of their f32."""
         element = element_of(type_)
-        if element in _FLOATS:
-            spelled = _float_text(number, element)
-        else:
-            spelled = str(int(number))
+        spelled = _float_text(number, element) if element in _FLOATS else str(int(number))
         if type_.startswith("vector<"):
             return self._constant(f"arith.constant dense<{spelled}> : {type_}", type_)
         return self._constant(f"arith.constant {spelled} : {type_}", type_)
@@ -136,7 +133,7 @@ class Emitter:
         spelled = ", ".join(str(int(n)) for n in numbers)
         return self._constant(f"arith.constant dense<[{spelled}]> : {type_}", type_)
 
-    # -- arithmetic -----------------------------------------------------------------------------
+    # -- arithmetic ----------------------------------------------------------------------------
 
     def _binary(self, float_op: str, integer_op: str, a: Value, b: Value) -> Value:
         kind = float_op if element_of(a.type) in _FLOATS else integer_op
@@ -223,7 +220,7 @@ class Emitter:
         """a | b."""
         return self.op(f"arith.ori {a}, {b} : {a.type}", a.type)
 
-    # -- conversions ----------------------------------------------------------------------------
+    # -- conversions ---------------------------------------------------------------------------
 
     def _convert(self, op: str, a: Value, element: str) -> Value:
         lanes = _lanes_of(a.type)
@@ -278,7 +275,7 @@ class Emitter:
         element = element_of(a.type)
         return self.op(f"vector.reduction <{kind}>, {a} : {a.type} into {element}", element)
 
-    # -- memory -----------------------------------------------------------------------------------
+    # -- memory --------------------------------------------------------------------------------
 
     def _at(self, indices: Sequence[int | Value]) -> str:
         return "[" + ", ".join(str(self.index(i)) for i in indices) + "]"
@@ -324,7 +321,7 @@ class Emitter:
         address = self.cast_index(base, "i64")
         return self.op(f"llvm.inttoptr {address} : i64 to !llvm.ptr", "!llvm.ptr")
 
-    # -- calls and loops ----------------------------------------------------------------------------
+    # -- calls and loops -----------------------------------------------------------------------
 
     def literal(self, number: int, type_: str) -> Value:
         """A constant that stays one through translation, for immediate operands."""
