@@ -65,7 +65,12 @@ _X86_64 = {
 # A precision, and sets of features of which one will do.
 _NARROW = {
     "bf16": (("avx512f", "avx512bf16"), ("dotprod", "bf16")),
-    "int8": (("avx2",), ("avx512f", "avx512vnni"), ("dotprod",)),
+    "int8": (
+        ("avx2",),
+        ("avx512f", "avx512vnni"),
+        ("avx512f", "amx-tile", "amx-int8"),
+        ("dotprod",),
+    ),
 }
 
 # Linux hands out the tile registers on request: arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA.
