@@ -19,8 +19,8 @@ from typing import Any
 
 from arm_count.counting import CLASSES, count, missing
 from common.models import MODELS, materialize
-from common.options import directory_or_none, one_of, whole_numbers
-from common.paths import DOCS, RESULTS, cache_directory
+from common.options import add_outputs, one_of, whole_numbers
+from common.paths import cache_directory
 from common.results import replace_text, table, write_json
 
 import canao
@@ -224,13 +224,7 @@ def _parser() -> argparse.ArgumentParser:
         "--models", type=one_of(MODELS), default=["minilm"], help=f"{', '.join(MODELS)} (minilm)"
     )
     parser.add_argument("--rows", type=whole_numbers, default=[128], help="tokens (128)")
-    parser.add_argument("--json", type=Path, default=RESULTS / "arm.json", help="where results go")
-    parser.add_argument(
-        "--docs",
-        type=directory_or_none,
-        default=DOCS,
-        help="where the page goes; empty for nowhere",
-    )
+    add_outputs(parser, "arm.json")
     return parser
 
 

@@ -23,8 +23,8 @@ from typing import Any
 from common.machine import choose_cpus, load_average, machine_record
 from common.measured import Cost, run_measured, run_script
 from common.models import MODELS, materialize
-from common.options import directory_or_none, one_of, whole_numbers
-from common.paths import DOCS, RESULTS, cache_directory
+from common.options import add_outputs, one_of, whole_numbers
+from common.paths import cache_directory
 from common.results import replace_text, table, write_json
 from common.stats import significant
 
@@ -204,8 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", type=one_of(MODELS), default=["minilm", "bert-base"])
     parser.add_argument("--seq-len", type=whole_numbers, default=[128])
     parser.add_argument("--runs", type=int, default=3, help="default %(default)s")
-    parser.add_argument("--json", type=Path, default=RESULTS / "compile-time.json")
-    parser.add_argument("--docs", type=directory_or_none, default=DOCS)
+    add_outputs(parser, "compile-time.json")
     return parser
 
 

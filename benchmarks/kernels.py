@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from common.machine import load_average, machine_record
-from common.options import directory_or_none, one_of, whole_numbers
-from common.paths import DOCS, RESULTS
+from common.options import add_outputs, one_of, whole_numbers
 from common.results import write_json
 from roofline.cases import (
     MODELS,
@@ -103,14 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=whole_numbers, default=[32, 128, 384], help="32,128,384")
     parser.add_argument("--rounds", type=int, default=11, help="rounds to keep (%(default)s)")
     parser.add_argument("--again", action="store_true", help="measure also what is there")
-    parser.add_argument("--json", type=Path, default=RESULTS / "kernels.json", metavar="FILE")
-    parser.add_argument(
-        "--docs",
-        type=directory_or_none,
-        default=DOCS,
-        metavar="DIRECTORY",
-        help='for the page and the plot; "" writes none',
-    )
+    add_outputs(parser, "kernels.json")
     return parser
 
 

@@ -23,8 +23,8 @@ from typing import Any
 from common.contest import Configuration, Turns, hold
 from common.machine import machine_record
 from common.models import MODELS, materialize, samples
-from common.options import directory_or_none, one_of, whole_numbers
-from common.paths import DOCS, RESULTS, cache_directory
+from common.options import add_outputs, one_of, whole_numbers
+from common.paths import cache_directory
 from common.processes import PeerError, PeerProcess, model_fields
 from common.protocol import ModelSpec, Peer
 from common.report import write_report
@@ -122,14 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=whole_numbers, default=[1, 2], help="default 1,2")
     parser.add_argument("--peers", type=one_of(known), help=f"default {','.join(known)}")
     parser.add_argument("--rounds", type=int, default=Turns.rounds, help="default %(default)s")
-    parser.add_argument("--json", type=Path, default=RESULTS / "peers.json", metavar="FILE")
-    parser.add_argument(
-        "--docs",
-        type=directory_or_none,
-        default=DOCS,
-        metavar="DIRECTORY",
-        help='for the table and the plot; "" writes none',
-    )
+    add_outputs(parser, "peers.json")
     return parser
 
 

@@ -27,8 +27,7 @@ from typing import Any
 import iree.runtime as runtime
 import numpy as np
 from common.machine import choose_cpus, load_average, machine_record
-from common.options import directory_or_none
-from common.paths import DOCS, RESULTS
+from common.options import add_outputs
 from common.results import write_json
 from common.sparse_products import DENSITIES, Contestant, contestants
 from common.sparsity_report import write_report
@@ -130,14 +129,7 @@ def _rounds(ready: Sequence[_Ready], rounds: int) -> list[list[float]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Measure products with blocks of zeros.")
     parser.add_argument("--rounds", type=int, default=9, help="default %(default)s")
-    parser.add_argument("--json", type=Path, default=RESULTS / "sparsity.json", metavar="FILE")
-    parser.add_argument(
-        "--docs",
-        type=directory_or_none,
-        default=DOCS,
-        metavar="DIRECTORY",
-        help='for the table and the plot; "" writes none',
-    )
+    add_outputs(parser, "sparsity.json")
     return parser
 
 

@@ -6,7 +6,21 @@ import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-__all__ = ["directory_or_none", "one_of", "whole_numbers"]
+from .paths import DOCS, RESULTS
+
+__all__ = ["add_outputs", "directory_or_none", "one_of", "whole_numbers"]
+
+
+def add_outputs(parser: argparse.ArgumentParser, results: str) -> None:
+    """``--json``, by default the file ``results`` beside the others, and ``--docs``."""
+    parser.add_argument("--json", type=Path, default=RESULTS / results, metavar="FILE")
+    parser.add_argument(
+        "--docs",
+        type=directory_or_none,
+        default=DOCS,
+        metavar="DIRECTORY",
+        help='for the page and its plot; "" writes none',
+    )
 
 
 def one_of(known: Iterable[str]) -> Callable[[str], list[str]]:
