@@ -239,7 +239,7 @@ def _lower(
         seconds=time.perf_counter() - started,
         notes=tuple(context.notes),
         kernels=dict(context.kernels),
-        fallbacks=tuple(context.fallbacks),
+        fallbacks=tuple(map(str, context.fallbacks)),
         unmeasured=tuple(context.unmeasured),
     )
 

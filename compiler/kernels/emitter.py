@@ -216,10 +216,6 @@ class Emitter:
         """a & b."""
         return self.op(f"arith.andi {a}, {b} : {a.type}", a.type)
 
-    def bit_or(self, a: Value, b: Value) -> Value:
-        """a | b."""
-        return self.op(f"arith.ori {a}, {b} : {a.type}", a.type)
-
     # -- conversions ---------------------------------------------------------------------------
 
     def _convert(self, op: str, a: Value, element: str) -> Value:
@@ -230,10 +226,6 @@ class Emitter:
     def to_float(self, a: Value) -> Value:
         """Signed integers as f32."""
         return self._convert("arith.sitofp", a, "f32")
-
-    def to_int(self, a: Value) -> Value:
-        """f32 as i32, toward zero."""
-        return self._convert("arith.fptosi", a, "i32")
 
     def truncate(self, a: Value, element: str) -> Value:
         """Integers to a narrower type, f32 to bf16 (round to nearest even)."""
@@ -269,11 +261,6 @@ class Emitter:
         type_ = vector(len(lanes), element_of(a.type))
         spelled = ", ".join(map(str, lanes))
         return self.op(f"vector.shuffle {a}, {b} [{spelled}] : {a.type}, {b.type}", type_)
-
-    def reduce(self, kind: str, a: Value) -> Value:
-        """A vector's ``add``, ``minnumf``, ``maxnumf``, ... as vector.reduction names it."""
-        element = element_of(a.type)
-        return self.op(f"vector.reduction <{kind}>, {a} : {a.type} into {element}", element)
 
     # -- memory --------------------------------------------------------------------------------
 

@@ -23,11 +23,25 @@ if TYPE_CHECKING:
     from ..sparsity import BlockCounts
     from .planned import Planned
 
-__all__ = ["Pattern", "PatternContext", "Stage", "operations", "walk"]
+__all__ = ["Fallback", "Pattern", "PatternContext", "Stage", "operations", "walk"]
 
 # Where a pattern enters: "torch" before any lowering; "linalg" after IREE's input conversion
 # (linalg on tensors); "dispatch" after dispatches are formed, before they are translated.
 Stage = Literal["torch", "linalg", "dispatch"]
+
+
+@dataclass
+class Fallback:
+    """What linalg serves in place of a kernel: where, what, why; how narrow, if it is not f32."""
+
+    layer: str
+    what: str
+    reason: str
+    precision: str = ""
+
+    def __str__(self) -> str:
+        way = f"by linalg in {self.precision}" if self.precision else "by linalg"
+        return f"{self.layer}: {self.what} {way}, {self.reason}"
 
 
 @dataclass(kw_only=True)
@@ -55,8 +69,8 @@ class PatternContext:
     kernels: Counter[str] = field(default_factory=Counter)
     """How many operations each kind of kernel serves."""
 
-    fallbacks: list[str] = field(default_factory=list)
-    """Of each operation that a kernel could have served but does not: layer, what, why."""
+    fallbacks: list[Fallback] = field(default_factory=list)
+    """Each operation that a kernel could have served but does not."""
 
     choices: Mapping[str, str] = field(default_factory=dict)
     """What was measured of products on the target (`choosing.choices.Choices`)."""
@@ -66,14 +80,15 @@ class PatternContext:
 
     def fall_back(self, op: Any, what: str, reason: str) -> None:
         """Record that the compiler's general path serves ``op``."""
-        self.fallbacks.append(f"{layer_of(str(op.location))}: {what} by linalg, {reason}")
+        self.fallbacks.append(Fallback(layer_of(str(op.location)), what, reason))
 
     def narrowed(self, op: Any, what: str, precision: str) -> None:
         """Record that the general path serves ``op`` in ``precision``, fallen back or not."""
         self.kernels[f"product linalg_{precision}"] += 1
-        before = f"{layer_of(str(op.location))}: {what} by linalg, "
-        after = before.replace("by linalg, ", f"by linalg in {precision}, ")
-        self.fallbacks[:] = [line.replace(before, after) for line in self.fallbacks]
+        layer = layer_of(str(op.location))
+        for fallback in self.fallbacks:
+            if (fallback.layer, fallback.what, fallback.precision) == (layer, what, ""):
+                fallback.precision = precision
 
 
 class Pattern(ABC):
@@ -90,10 +105,12 @@ class Pattern(ABC):
     product_path: ClassVar[bool] = False
     """Whether it is how products are computed, which ``--fusion none`` keeps."""
 
+    target_kinds: ClassVar[tuple[str, ...]] = ("cpu", "vulkan")
+    """The kinds of target in whose pipeline it belongs."""
+
     def applies_to(self, target: Target) -> bool:
-        """Whether the pattern belongs in this target's pipeline; every target by default."""
-        del target
-        return True
+        """Whether the pattern belongs in this target's pipeline; by the target's kind."""
+        return target.kind in self.target_kinds
 
     @abstractmethod
     def run(self, module: ir.Module, context: PatternContext) -> int:

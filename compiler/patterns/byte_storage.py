@@ -18,7 +18,6 @@ import re
 
 from iree.compiler import ir
 
-from ...targets import Target
 from .base import Pattern, PatternContext, Stage, operations
 
 __all__ = ["ByteStorage"]
@@ -31,11 +30,8 @@ class ByteStorage(Pattern):
 
     name = "canao.byte_storage"
     stage: Stage = "dispatch"
+    target_kinds = ("vulkan",)
     required = True
-
-    def applies_to(self, target: Target) -> bool:
-        """Only GPUs."""
-        return target.kind == "vulkan"
 
     def run(self, module: ir.Module, context: PatternContext) -> int:
         """Add bytes to what each device of an int8 module stores."""

@@ -23,7 +23,6 @@ from typing import Any
 
 from iree.compiler import ir
 
-from ...targets import Target
 from ..kernels.convert import convert_kernel
 from ..kernels.executable import Kernel
 from ..kernels.forms import Form, plain
@@ -43,12 +42,9 @@ class EmitKernels(Pattern):
 
     name = "canao.emit_kernels"
     stage: Stage = "torch"
+    target_kinds = ("cpu",)  # as the patterns that plan kernels
     required = True
     after = ("canao.kernel_attention", "canao.kernel_linear", "canao.kernel_layer_norm")
-
-    def applies_to(self, target: Target) -> bool:
-        """CPUs only, as the patterns that plan kernels."""
-        return target.kind == "cpu"
 
     def run(self, module: ir.Module, context: PatternContext) -> int:
         """Write every planned kernel."""
@@ -126,8 +122,7 @@ def _in_form(
     if form in forms:
         return forms[form]
     flat = plain(form.rows, form.width)
-    defined = _after(value, forms)
-    with defined:
+    with _after(value, forms):
         calls = KernelCalls(module, context, _location(value))
         if flat not in forms:
             forms[flat] = [calls.matrix(value)]

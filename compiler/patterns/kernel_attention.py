@@ -22,7 +22,6 @@ from typing import Any
 
 from iree.compiler import ir
 
-from ...targets import Target
 from ..kernels.attention import AttentionForm, attention_kernel, serves
 from ..kernels.attention_shape import AttentionShape, Matrix, Sources, View
 from ..kernels.engines.base import Engine
@@ -42,11 +41,8 @@ class KernelAttention(Pattern):
 
     name = "canao.kernel_attention"
     stage: Stage = "torch"
+    target_kinds = ("cpu",)  # a kernel is code for one instruction set
     after = ("canao.fuse_qkv",)
-
-    def applies_to(self, target: Target) -> bool:
-        """CPUs only: a kernel is code for one instruction set."""
-        return target.kind == "cpu"
 
     def run(self, module: ir.Module, context: PatternContext) -> int:
         """Replace every scaled_dot_product_attention that an engine serves."""

@@ -109,7 +109,7 @@ class KernelCalls:
     def builtin(self, value: Any) -> Any:
         """The builtin tensor behind a torch tensor."""
         shape, element = tensor_shape(value)
-        operand = Operand("", shape, element.removeprefix("s") if element != "si1" else "i1")
+        operand = Operand("", shape, element.removeprefix("s"))
         return ir.Operation.create(
             "torch_c.to_builtin_tensor",
             results=[ir.Type.parse(operand.tensor)],

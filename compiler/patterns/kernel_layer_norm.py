@@ -19,7 +19,6 @@ from typing import Any
 
 from iree.compiler import ir
 
-from ...targets import Target
 from ..kernels.forms import Form, plain
 from ..kernels.isa import Isa, isa_for
 from ..kernels.normalize import Output, layer_norm_kernel
@@ -36,10 +35,7 @@ class KernelLayerNorm(Pattern):
 
     name = "canao.kernel_layer_norm"
     stage: Stage = "torch"
-
-    def applies_to(self, target: Target) -> bool:
-        """CPUs only: a kernel is code for one instruction set."""
-        return target.kind == "cpu"
+    target_kinds = ("cpu",)  # a kernel is code for one instruction set
 
     def run(self, module: ir.Module, context: PatternContext) -> int:
         """Replace every layer norm over the last dimension, with a weight, of f32."""

@@ -20,7 +20,6 @@ from typing import Any
 
 from iree.compiler import ir
 
-from ...targets import Target
 from ..kernels.engines.base import Engine
 from ..kernels.epilogue import Epilogue
 from ..kernels.forms import Form, form_for, plain
@@ -34,7 +33,7 @@ from .planned import Planned, plan_op
 from .product_weights import engine_for_weight, product_weights
 from .torch_ops import constant_of, parameter_name, tensor_shape
 
-__all__ = ["KernelLinear", "engine_of"]
+__all__ = ["KernelLinear"]
 
 # Below this a product is a handful of dot products: nothing to tile.
 _LEAST = 16
@@ -52,18 +51,15 @@ class KernelLinear(Pattern):
 
     name = "canao.kernel_linear"
     stage: Stage = "torch"
+    target_kinds = ("cpu",)  # a kernel is code for one instruction set
     after = ("canao.fuse_qkv",)
     product_path = True
-
-    def applies_to(self, target: Target) -> bool:
-        """CPUs only: a kernel is code for one instruction set."""
-        return target.kind == "cpu"
 
     def run(self, module: ir.Module, context: PatternContext) -> int:
         """Replace every linear layer that an engine serves."""
         applied = 0
         for op in operations(module, "torch.aten.linear"):
-            engine = engine_of(op, context)
+            engine = _engine_of(op, context)
             if isinstance(engine, str):
                 context.fall_back(op, "linear layer", engine)
                 continue
@@ -79,7 +75,7 @@ class KernelLinear(Pattern):
         outputs = tensor_shape(weight)[0][0]
         biased = str(bias.type) != "!torch.none"
         name = parameter_name(weight)
-        assert name is not None  # engine_of serves parameters only
+        assert name is not None  # _engine_of serves parameters only
         shape = ProductShape(rows, depth, outputs)
         sparse = sparse_weight(context, engine, name, shape)
         weights, smoothing = (
@@ -178,7 +174,7 @@ class _Tail:
     residual: Any | None
 
 
-def engine_of(op: Any, context: PatternContext) -> Engine | str:
+def _engine_of(op: Any, context: PatternContext) -> Engine | str:
     """The engine for a linear layer; the reason where linalg takes it."""
     source, weight, bias = op.operands
     name = parameter_name(weight)

@@ -30,11 +30,9 @@ from ..parameters import Parameter
 from ..sparsity import blocks_stored
 from .base import PatternContext
 from .kernel_calls import KernelCalls
-from .product_weights import rounded_weight
+from .product_weights import DTYPES, integer_vectors, rounded_weight
 
 __all__ = ["SparseWeight", "sparse_weight"]
-
-_DTYPES = {"f32": "float32", "bf16": "int16", "int8": "int8"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def sparse_weight(
     layout = sparse_layout(engine, shape.outputs, shape.depth)
     label = sparse_label(engine)
     shapes = {
-        "pack_sparse": ((1, stored * layout.block_size), _DTYPES[engine.precision]),
+        "pack_sparse": ((1, stored * layout.block_size), DTYPES[engine.precision]),
         "sparse_places": ((stored,), "int32"),
         "sparse_starts": ((layout.panels + 1,), "int32"),
     }
@@ -112,12 +110,9 @@ def sparse_weight(
         table.derive(kind, [name], shape=size, dtype=dtype, engine=label)
         for kind, (size, dtype) in shapes.items()
     ]
-    vectors = [
-        table.derive(kind, [name], shape=(shape.outputs,), dtype="float32")
-        for kind in (("scales", "column_sums") if engine.precision == "int8" else ())
-    ]
+    vectors = integer_vectors(table, name) if engine.precision == "int8" else ()
     context.notes.append(
         f"{name}: {density:.0%} of its blocks of {layout.group_in} x {layout.panel} are kept and "
         f"multiplied ({engine.name})."
     )
-    return SparseWeight(engine, shape, stored, tuple(blocks), tuple(vectors), smoothing)
+    return SparseWeight(engine, shape, stored, tuple(blocks), vectors, smoothing)

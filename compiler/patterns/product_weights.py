@@ -18,7 +18,17 @@ from ..kernels.product import ProductShape
 from ..parameters import Parameter, ParameterTable
 from .base import PatternContext
 
-__all__ = ["engine_for_weight", "precision_of", "product_weights", "rounded_weight"]
+__all__ = [
+    "DTYPES",
+    "engine_for_weight",
+    "integer_vectors",
+    "precision_of",
+    "product_weights",
+    "rounded_weight",
+]
+
+DTYPES = {"f32": "float32", "bf16": "int16", "int8": "int8"}
+"""NumPy's word for what weights are packed as, by precision."""
 
 _ORDER = ("f32", "f16", "bf16", "int8")
 
@@ -62,16 +72,21 @@ def product_weights(
         "pack",
         [name],
         shape=engine.packed_shape(outputs, depth),
-        dtype={"f32": "float32", "bf16": "int16", "int8": "int8"}[engine.precision],
+        dtype=DTYPES[engine.precision],
         engine=engine.packing,
     )
     if engine.precision != "int8":
         return (packed,), smoothing
-    vectors = [
+    return (packed, *integer_vectors(table, name)), smoothing
+
+
+def integer_vectors(table: ParameterTable, name: str) -> tuple[Parameter, ...]:
+    """What an int8 product needs of the weight ``name`` beside its codes, by output."""
+    outputs = table[name].shape[0]
+    return tuple(
         table.derive(kind, [name], shape=(outputs,), dtype="float32")
         for kind in ("scales", "column_sums")
-    ]
-    return (packed, *vectors), smoothing
+    )
 
 
 def rounded_weight(context: PatternContext, name: str) -> tuple[str, str]:

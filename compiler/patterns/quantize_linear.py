@@ -31,7 +31,7 @@ from .base import Pattern, PatternContext, Stage, operations
 from .kernel_calls import KernelCalls, rows_and_width
 from .linalg_text import MAPS, splice, tensor
 from .narrow_precision import narrow_precision
-from .product_weights import rounded_weight
+from .product_weights import integer_vectors, rounded_weight
 from .torch_ops import parameter_name, tensor_shape
 
 __all__ = ["QuantizeLinear"]
@@ -82,10 +82,7 @@ def _replace(module: ir.Module, op: Any, context: PatternContext) -> None:
     name, smoothing = rounded_weight(context, name)
     table = context.parameters
     codes = table.derive("codes", [name], shape=(outputs, depth), dtype="int8")
-    vectors = [
-        table.derive(kind, [name], shape=(outputs,), dtype="float32")
-        for kind in ("scales", "column_sums")
-    ]
+    vectors = integer_vectors(table, name)
     calls = KernelCalls(module, context, op.location)
     with ir.InsertionPoint(op):
         arguments = [calls.matrix(source), *map(calls.parameter, (codes, *vectors))]

@@ -21,7 +21,6 @@ from typing import Any
 
 from iree.compiler import ir
 
-from ...targets import Target
 from .base import Pattern, PatternContext, Stage, walk
 
 __all__ = ["SingleQueue"]
@@ -35,11 +34,8 @@ class SingleQueue(Pattern):
 
     name = "canao.single_queue"
     stage: Stage = "dispatch"
+    target_kinds = ("vulkan",)
     required = True
-
-    def applies_to(self, target: Target) -> bool:
-        """Only GPUs."""
-        return target.kind == "vulkan"
 
     def run(self, module: ir.Module, context: PatternContext) -> int:
         """Pin every affinity; returns how many attributes changed."""
