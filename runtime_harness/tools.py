@@ -24,6 +24,8 @@ __all__ = ["ToolResult", "error_line", "run_tool", "tool_directory"]
 _FIRST_POLL, _POLL_GROWTH, _LAST_POLL = 0.001, 1.25, 0.05
 _MAX_LINE = 300
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+# How far the kernel's peak of a process may stray, in bytes: it counts pages per thread and late.
+_PEAK_ERROR = 32 << 20
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 # "c/runtime/src/iree/vm/invocation.c:103: INVALID_ARGUMENT; what was wrong; where"
 _STATUS = re.compile(r"\S+:\d+: (?P<status>[A-Z_]+; .*)")
@@ -148,9 +150,10 @@ def _wait(
         if pid:
             process.returncode = os.waitstatus_to_exitcode(status)
             # The kernel's figure starts from the peak of this process, which the child shared
-            # before it became the tool, so it counts only where it is larger than that.
+            # before it became the tool, so it counts only where it is clearly larger than that.
             final = usage.ru_maxrss * _MAXRSS_UNIT
-            peak = final if final > own_peak or not seen else seen
+            shared = max(own_peak, _resident_peak("self")) + _PEAK_ERROR
+            peak = max(final, seen) if final > shared or not seen else seen
             return process.returncode, peak or None
         remaining = pause if deadline is None else min(pause, deadline - time.monotonic())
         if remaining <= 0:
