@@ -1,0 +1,1 @@
+"""What changes a model: recipes, structured pruning, block sparsity."""

@@ -1,0 +1,1 @@
+"""What trains a model and tells how good it is."""
