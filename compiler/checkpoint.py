@@ -11,7 +11,15 @@ from typing import Any
 
 from ..errors import InputError
 
-__all__ = ["HEADS", "instantiate", "locate", "own_head", "packaged_minilm", "read_config"]
+__all__ = [
+    "HEADS",
+    "instantiate",
+    "locate",
+    "own_head",
+    "packaged_minilm",
+    "quiet_transformers",
+    "read_config",
+]
 
 # Head name on the command line -> (class of transformers, suffixes of config.architectures).
 HEADS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -109,7 +117,7 @@ def instantiate(location: str, config: Any, head: str, name: str) -> tuple[Any, 
     if path.is_dir():
         _check_weight_files(path, name)
     try:
-        with _quiet_transformers(), torch.random.fork_rng(devices=[]):
+        with quiet_transformers(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             if path.is_dir() and any(path.glob("*.safetensors")):
                 return _load_trained(auto, location, head, name), True
@@ -153,7 +161,7 @@ def _load_trained(auto: Any, location: str, head: str, name: str) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Its bars and reports would stand between the lines of ours; errors are raised anyway."""
     from transformers.utils import logging
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .checkpoint import HEADS, instantiate, locate, own_head, read_config
+from .compression.manifest import read_manifest
+from .compression.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +49,8 @@ class SourceModel:
     has_trained_weights: bool = True
     limits: Mapping[str, int] = field(default_factory=dict)
     """Inputs that index a table, and the table's length."""
+    recipe: Recipe | None = None
+    """What a compressed model was made by."""
 
     def tokenizer_json(self) -> bytes | None:
         """The fast tokenizer's file, or None where the model directory has none."""
@@ -58,7 +62,8 @@ def load_model(model: str | os.PathLike[str], *, head: str | None = None) -> Sou
     """Load a Hugging Face model in float32 evaluation mode.
 
     ``model`` is a Hub id, a directory, a ``config.json`` alone (random weights from seed 0, for
-    latency work) or ``minilm``. ``head`` is a key of `HEADS`; None takes the checkpoint's own.
+    latency work) or ``minilm``; a directory may hold a model that canao compressed. ``head`` is
+    a key of `HEADS`; None takes the checkpoint's own.
     Raises `InputError` where the name, the directory or the head is wrong.
     """
     if head is not None and head not in HEADS:
@@ -67,8 +72,16 @@ def load_model(model: str | os.PathLike[str], *, head: str | None = None) -> Sou
     location, directory = locate(name)
     config = read_config(location, name)
     chosen = head or own_head(config)
-    module, trained = instantiate(location, config, chosen, name)
-    return _describe(_short_name(name), module, config, chosen, directory, trained)
+    compressed = read_manifest(Path(location))
+    if compressed is None or compressed.plain:
+        module, trained = instantiate(location, config, chosen, name)
+    else:
+        from .compression.loading import build_compressed
+
+        module = build_compressed(Path(location), compressed, config, chosen, name)
+        trained = True
+    source = _describe(_short_name(name), module, config, chosen, directory, trained)
+    return replace(source, recipe=compressed.recipe) if compressed else source
 
 
 def from_module(
