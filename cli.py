@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from .commands import building, listing, running
+from .commands import building, evaluating, listing, running
 from .errors import CanaoError
 
 __all__ = ["app", "main"]
@@ -29,6 +29,7 @@ for _command in (
     building.compile,
     listing.patterns,
     building.inspect,
+    evaluating.eval,
     running.verify,
     running.bench,
     running.profile,
