@@ -15,6 +15,7 @@ from ..errors import CompileError, InputError, UnsupportedError
 from ..runtime_harness.bundle import TensorSpec
 from ..targets import Target
 from . import cache
+from .idle import find_idle
 from .isolation import Children, lower_isolated
 from .kernels.choosing.choices import Choices, narrowed
 from .kernels.choosing.problem import Problem
@@ -151,7 +152,7 @@ def _lower_all(
     precisions = {"f32", "bf16", options.precision} if options.precision != "f32" else {"f32"}
 
     children = Children()
-    blocks = count_blocks(imported.parameters)
+    blocks, idle = count_blocks(imported.parameters), find_idle(imported.parameters)
 
     def one(target: Target) -> BuiltModule:
         _check_sizes(imported.parameters, target)
@@ -166,6 +167,7 @@ def _lower_all(
             patterns=_pattern_names(target, options),
             **(plan.fields(imported.parameters) if plan else {}),
             blocks=blocks,
+            idle=idle,
             choices=narrowed(choices[target.name], precisions, (s for _, s, _ in parameters)),
         )
         found = cache.fetch(request)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import cutting
+
 if TYPE_CHECKING:
     import torch
 
@@ -133,4 +135,8 @@ _KINDS: dict[str, Callable[[Sequence[torch.Tensor], Attributes], torch.Tensor]] 
     "scales": _scales,
     "column_sums": _column_sums,
     "narrowed": _narrowed,
+    "cut": cutting.cut,
+    "kept_places": cutting.places,
+    "kept_ranks": cutting.ranks,
+    "constant_part": cutting.constant_part,
 }

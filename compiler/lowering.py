@@ -19,6 +19,7 @@ from .locations import layer_of
 from .parameters import Derivation
 
 if TYPE_CHECKING:
+    from .idle import IdleLines
     from .iree_session import PipelineError
     from .patterns.base import Pattern, Stage
     from .sparsity import BlockCount
@@ -39,6 +40,7 @@ class LoweringRequest:
     ``wider``: (weight, precision) of weights that stay wider than ``precision``. ``rounded``:
     (weight, its rounded form, its input's smoothing vector or ""), names of parameters all.
     ``blocks``: how many blocks survive in weights with zeros (`sparsity.count_blocks`).
+    ``idle``: their inputs and outputs without any weight (`idle.find_idle`).
     ``choices``: what was measured of products on the target (`choosing.choices.Choices`).
     """
 
@@ -54,6 +56,7 @@ class LoweringRequest:
     wider: tuple[tuple[str, str], ...] = ()
     rounded: tuple[tuple[str, str, str], ...] = ()
     blocks: tuple[BlockCount, ...] = ()
+    idle: tuple[IdleLines, ...] = ()
     choices: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -74,6 +77,7 @@ class LoweringRequest:
                 "wider": tuple((name, wide) for name, wide in values["wider"]),
                 "rounded": tuple((n, weight, v) for n, weight, v in values["rounded"]),
                 "blocks": tuple((n, g, p, m, c) for n, g, p, m, c in values["blocks"]),
+                "idle": tuple((n, ins, outs) for n, ins, outs in values["idle"]),
                 "choices": dict(values["choices"]),
             }
         )
@@ -202,6 +206,7 @@ def _lower(
     flags: Sequence[str],
     log: Path | None,
 ) -> LoweringResult:
+    from .idle import idle_by_parameter
     from .iree_session import PhasedCompiler
     from .parameters import Parameter, ParameterTable
     from .patterns.base import PatternContext
@@ -217,6 +222,7 @@ def _lower(
         wider=dict(request.wider),
         rounded={name: (weight, vector) for name, weight, vector in request.rounded},
         blocks=by_parameter(request.blocks),
+        idle=idle_by_parameter(request.idle),
         choices=request.choices,
     )
     compiler = PhasedCompiler(request.text, flags, log=log)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 from .engines.base import Engine
@@ -20,6 +21,7 @@ from .sparse_tiles import SparseTiles
 
 __all__ = [
     "Cut",
+    "SparseChoice",
     "SparseEngine",
     "chosen_sparse",
     "cut_of",
@@ -73,12 +75,23 @@ def sparse_by_label(label: str) -> SparseEngine:
     return SparseTiles(match[1], int(match[2]) // 16) if match else by_label(label)
 
 
+@dataclass(frozen=True)
+class SparseChoice:
+    """An engine, the blocks and the part of all blocks that it keeps, and its time over that of
+    the dense product."""
+
+    engine: SparseEngine
+    stored: int
+    density: float
+    cost: float
+
+
 def chosen_sparse(
     dense: Engine | Literal["linalg"],
     shape: ProductShape,
     stored: Callable[[SparseLayout], int | None],
-) -> tuple[SparseEngine, int, float] | None:
-    """The sparse engine that stands in for ``dense``, its blocks, and its density; or None.
+) -> SparseChoice | None:
+    """The sparse engine that stands in for ``dense``; None where none is faster.
 
     ``stored`` knows how many blocks a layout would keep (None: not known, so all).
     """
@@ -94,9 +107,9 @@ def chosen_sparse(
             density = count / (layout.panels * layout.columns)
             fixed = _FIXED_TILES if isinstance(engine, SparseTiles) else _FIXED
             cost = (0.8 + 0.68 / _vectors(engine)) * density + fixed
-            found.append((cost, engine, count, density))
-    cost, engine, count, density = min(found, key=lambda it: it[0], default=(1.0, dense, 0, 1.0))
-    return (engine, count, density) if cost * _LEAST_GAIN < 1 else None
+            found.append(SparseChoice(engine, count, density, cost))
+    best = min(found, key=lambda choice: choice.cost, default=None)
+    return best if best is not None and best.cost * _LEAST_GAIN < 1 else None
 
 
 def _candidates(dense: Engine, rows: int) -> Iterable[SparseEngine]:

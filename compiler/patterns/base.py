@@ -20,6 +20,7 @@ from ..locations import layer_of
 from ..parameters import ParameterTable
 
 if TYPE_CHECKING:
+    from ..idle import Idle
     from ..sparsity import BlockCounts
     from .planned import Planned
 
@@ -61,6 +62,9 @@ class PatternContext:
 
     blocks: BlockCounts = field(default_factory=dict)
     """How many blocks survive in weights with zeros."""
+
+    idle: Mapping[str, Idle] = field(default_factory=dict)
+    """The inputs and outputs of weights that have no weight but zeros."""
 
     notes: list[str] = field(default_factory=list)
     plans: list[Planned] = field(default_factory=list)

@@ -26,6 +26,7 @@ from ..kernels.forms import Form, form_for, plain
 from ..kernels.isa import Isa, isa_for
 from ..kernels.product import ProductShape, product_kernel
 from ..parameters import Parameter
+from .activations import activation_of
 from .base import Pattern, PatternContext, Stage, operations
 from .kernel_calls import KernelCalls, only_user, rows_and_width
 from .kernel_sparse import SparseWeight, sparse_weight
@@ -37,13 +38,6 @@ __all__ = ["KernelLinear"]
 
 # Below this a product is a handful of dot products: nothing to tile.
 _LEAST = 16
-
-_ACTIVATIONS = {
-    "torch.aten.gelu": "gelu",
-    "torch.aten.relu": "relu",
-    "torch.aten.silu": "silu",
-    "torch.aten.tanh": "tanh",
-}
 
 
 class KernelLinear(Pattern):
@@ -197,25 +191,16 @@ def _tail(op: Any) -> _Tail:
     ops = [op]
     activation, residual = "none", None
     user = only_user(op.results[0])
-    if user is not None and user.name in _ACTIVATIONS:
-        spelled = _activation(user)
-        if spelled is not None:
-            activation = spelled
-            ops.append(user)
-            user = only_user(user.results[0])
+    spelled = activation_of(user) if user is not None else None
+    if user is not None and spelled is not None:
+        activation = spelled
+        ops.append(user)
+        user = only_user(user.results[0])
     if user is not None and user.name == "torch.aten.add.Tensor":
         residual = _residual(user, ops[-1].results[0])
         if residual is not None:
             ops.append(user)
     return _Tail(ops, activation, residual)
-
-
-def _activation(op: Any) -> str | None:
-    name = _ACTIVATIONS[op.name]
-    if op.name != "torch.aten.gelu":
-        return name
-    form = ir.StringAttr(op.operands[1].owner.operation.attributes["value"]).value
-    return {"none": "gelu", "tanh": "gelu_tanh"}.get(form)
 
 
 def _residual(op: Any, value: Any) -> Any | None:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..kernels.choosing.choices import chosen_engine
 from ..kernels.engines.base import Engine
 from ..kernels.epilogue import Epilogue
 from ..kernels.executable import Kernel
@@ -30,9 +31,9 @@ from ..parameters import Parameter
 from ..sparsity import blocks_stored
 from .base import PatternContext
 from .kernel_calls import KernelCalls
-from .product_weights import DTYPES, integer_vectors, rounded_weight
+from .product_weights import DTYPES, integer_vectors, precision_of, rounded_weight
 
-__all__ = ["SparseWeight", "sparse_weight"]
+__all__ = ["SparseWeight", "sparse_cost", "sparse_weight"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def sparse_weight(
     )
     if chosen is None:
         return None
-    engine, stored, density = chosen
+    engine, stored = chosen.engine, chosen.stored
     layout = sparse_layout(engine, shape.outputs, shape.depth)
     label = sparse_label(engine)
     shapes = {
@@ -112,7 +113,28 @@ def sparse_weight(
     ]
     vectors = integer_vectors(table, name) if engine.precision == "int8" else ()
     context.notes.append(
-        f"{name}: {density:.0%} of its blocks of {layout.group_in} x {layout.panel} are kept and "
-        f"multiplied ({engine.name})."
+        f"{name}: {chosen.density:.0%} of its blocks of {layout.group_in} x {layout.panel} are "
+        f"kept and multiplied ({engine.name})."
     )
     return SparseWeight(engine, shape, stored, tuple(blocks), vectors, smoothing)
+
+
+def sparse_cost(context: PatternContext, name: str, rows: int) -> float:
+    """The time of the product with the parameter ``name`` over that of the dense one: below 1
+    where a sparse one is faster."""
+    if context.target.kind != "cpu":
+        return 1.0
+    outputs, depth = context.parameters[name].shape
+    shape = ProductShape(rows, depth, outputs)
+    precision = precision_of(context, name)
+    dense = chosen_engine(context.choices, context.target.features, precision, shape)
+    if dense is None:
+        return 1.0
+    if precision == "int8":
+        name, _ = rounded_weight(context, name)
+    chosen = chosen_sparse(
+        dense,
+        shape,
+        lambda layout: blocks_stored(context.parameters, context.blocks, name, layout),
+    )
+    return chosen.cost if chosen is not None else 1.0

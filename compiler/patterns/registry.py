@@ -14,6 +14,7 @@ from ...targets import Target
 from .base import Pattern, Stage
 from .bind_parameters import BindParameters
 from .byte_storage import ByteStorage
+from .cut_hidden import CutHidden
 from .decompose_attention import DecomposeAttention
 from .emit_kernels import EmitKernels
 from .fuse_qkv import FuseQKV
@@ -48,6 +49,8 @@ PIPELINE: list[Pattern] = [
     StripChecks(),
     # Dropout's copies would stand between an operation and its neighbours.
     StripCopies(),
+    # Smaller products first: what follows sees only what is left of a layer.
+    CutHidden(),
     # Joins projections while a linear layer is still one operation with named weights.
     FuseQKV(),
     # While attention is still one operation, on slices of the joined projection.

@@ -11,6 +11,7 @@ import torch
 from iree import runtime as rt
 
 from canao import targets
+from canao.compiler.idle import find_idle
 from canao.compiler.importer import ImportedModel, import_model
 from canao.compiler.lowering import LoweringRequest, LoweringResult, lower
 from canao.compiler.models import SourceModel, from_module
@@ -56,7 +57,11 @@ def request_for(model: ImportedModel, target: str = "host", **options: Any) -> L
         parameters=tuple(
             (name, tuple(tensor.shape), "float32") for name, tensor in model.parameters.items()
         ),
-        **{"blocks": count_blocks(model.parameters), **options},
+        **{
+            "blocks": count_blocks(model.parameters),
+            "idle": find_idle(model.parameters),
+            **options,
+        },
     )
 
 

@@ -133,10 +133,11 @@ def test_choice_follows_the_density(kind: Any) -> None:
 
     assert kept(1.0) is None
     assert chosen_sparse(kind(), shape, lambda _: None) is None
-    engine, stored, density = kept(0.25)
-    assert stored
-    assert density == pytest.approx(0.25, rel=0.01)
-    assert engine.precision == kind.precision
+    chosen = kept(0.25)
+    assert chosen.stored
+    assert chosen.density == pytest.approx(0.25, rel=0.01)
+    assert chosen.engine.precision == kind.precision
+    assert chosen.cost < 1 / 1.8
 
 
 def test_requests_keep_their_counts() -> None:
