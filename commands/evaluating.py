@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import console
-from .options import DeviceOpt, Json, TargetOpt, ThreadsOpt, TimeoutOpt
+from .options import DeviceOpt, Json, TargetOpt, TimeoutOpt
 
 __all__ = ["eval"]
 
@@ -41,11 +41,11 @@ def eval(
         int | None, typer.Option("--limit", metavar="N", help="The first N rows alone.")
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Sequences per call.")] = 32,
-    bf16: Annotated[
-        bool, typer.Option("--bf16", help="PyTorch under bfloat16 autocast.")
-    ] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="PyTorch under bfloat16 autocast.")] = False,
     target: TargetOpt = None,
-    threads: ThreadsOpt = 1,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="CPU threads; 1 for a bundle if left.")
+    ] = None,
     timeout: TimeoutOpt = None,
     seed: Annotated[int, typer.Option("--seed", help="Draws the interval.")] = 0,
     json: Json = False,
@@ -72,7 +72,7 @@ def eval(
         )
     if found.truncated:
         console.warn(
-            f"{found.truncated} of the texts have more than {found.seq_len} tokens and were cut"
+            f"{found.truncated} of the texts are too long for {found.seq_len} tokens and were cut"
         )
     if json:
         console.print_json(found.to_json())

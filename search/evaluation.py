@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import InputError
 from .data import Row, load_split
 from .evaluation_result import Evaluation
 from .evaluation_running import evaluate_with
-from .tasks import Task, task_for
+from .tasks import Task, model_label_names, task_for
 
 if TYPE_CHECKING:
     from ..runtime_harness.bundle import Bundle
@@ -35,7 +35,7 @@ def evaluate(
     batch_size: int = 32,
     bf16: bool = False,
     target: str | None = None,
-    threads: int = 1,
+    threads: int | None = None,
     timeout: float | None = None,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
@@ -46,8 +46,9 @@ def evaluate(
     or what ``load_model`` takes; ``data`` and ``split`` are as for `load_split`, of which the
     first ``limit`` rows are taken. ``metric`` is the primary metric if not the data's own.
     ``seq_len`` is the longest sequence (default 128, 192 for questions, or what the model
-    allows). ``bf16`` runs PyTorch under bfloat16 autocast; ``target``, ``threads`` and
-    ``timeout`` (seconds a call) are for bundles. ``seed`` draws the interval.
+    allows). ``bf16`` runs PyTorch under bfloat16 autocast; ``threads`` is the number of CPU
+    threads (default: 1 for a bundle, else torch's own); ``target`` and ``timeout`` (seconds a
+    call) are for bundles. ``seed`` draws the interval.
 
     Raises InputError for a wrong call or wrong data, NumericsError for outputs that are not
     finite, and DeviceError where the device fails.
@@ -75,23 +76,31 @@ def evaluate(
             timeout=timeout,
             **options,
         )
-    if device != "local" or target is not None:
+    name = os.fspath(cast("str | os.PathLike[str]", model_or_bundle))
+    if device != "local" or target is not None or timeout is not None:
         raise InputError(
-            f"{os.fspath(model_or_bundle)} is no bundle, so it runs in PyTorch here: compile it "  # type: ignore[arg-type]
-            "('canao compile') to evaluate it on a device."
+            f"{name} is no bundle, so it runs in PyTorch here: compile it ('canao compile') to "
+            "evaluate it on a device."
         )
-    return _evaluate_source(model_or_bundle, data, split, bf16=bf16, **options)
+    return _evaluate_source(name, data, split, bf16=bf16, threads=threads, **options)
 
 
 def _is_bundle(given: Any) -> bool:
-    if not isinstance(given, (str, os.PathLike)):
+    from ..runtime_harness.bundle import Bundle
+
+    if isinstance(given, Bundle):
         return True
+    if not isinstance(given, (str, os.PathLike)):
+        raise InputError(
+            f"A {type(given).__name__} is no model by name and no bundle: for a live module, call "
+            "evaluate_model."
+        )
     path = Path(given)
     return path.suffix == ".canao" or (path / "manifest.json").is_file()
 
 
 def _evaluate_source(
-    model: Any,
+    model: str,
     data: str | os.PathLike[str],
     split: str,
     *,
@@ -100,7 +109,7 @@ def _evaluate_source(
     **options: Any,
 ) -> Evaluation:
     from ..compiler.models import load_model
-    from .evaluation_pytorch import model_label_names, tokenizer_of
+    from .evaluation_pytorch import tokenizer_of
 
     source = load_model(model)
     names = model_label_names(source.config)
@@ -135,6 +144,7 @@ def evaluate_model(
     seq_len: int | None = None,
     batch_size: int = 32,
     bf16: bool = False,
+    threads: int | None = None,
     seed: int = 0,
     name: str = "model",
     data: str = "",
@@ -145,13 +155,14 @@ def evaluate_model(
     """Evaluate a live model of transformers, on the device where its weights are.
 
     It runs in evaluation mode and is left in the mode that it was in. ``tokenizer`` is what
-    `TextEncoder` takes; ``max_length`` is what the model allows where the caller knows it.
+    `TextEncoder` takes; ``max_length`` is what the model allows where the caller knows it. For
+    the rest see `evaluate`.
     """
     from .evaluation_pytorch import model_runner
 
     num_labels = getattr(model.config, "num_labels", 0)
     task.check_model(num_labels, rows, name)
-    with model_runner(model, bf16=bf16, max_length=max_length) as runner:
+    with model_runner(model, bf16=bf16, threads=threads, max_length=max_length) as runner:
         return evaluate_with(
             runner,
             tokenizer,

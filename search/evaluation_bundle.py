@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError, InputError
 from .data import load_split
-from .evaluation_pytorch import model_label_names
 from .evaluation_result import Evaluation
 from .evaluation_running import Runner, evaluate_with
-from .tasks import task_for
+from .tasks import model_label_names, task_for
 
 if TYPE_CHECKING:
     from ..runtime_harness.bundle import Bundle
@@ -26,7 +25,7 @@ def evaluate_bundle(
     *,
     device: str,
     target: str | None,
-    threads: int,
+    threads: int | None,
     timeout: float | None,
     metric: str | None,
     seq_len: int | None,
@@ -60,7 +59,9 @@ def evaluate_bundle(
     task.check_model(classes or 0, rows, str(described.get("name")))
     tokenizer = _tokenizer(opened)
     place = get(device)
-    with place.session(opened, target=target, threads=threads, timeout=timeout) as session:
+    with place.session(
+        opened, target=target, threads=1 if threads is None else threads, timeout=timeout
+    ) as session:
         runner = Runner(
             run=lambda arrays: session(**arrays),
             inputs=tuple(spec.name for spec in opened.manifest.inputs),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..runtime_harness.device import check_threads
 from .evaluation_running import Arrays, Runner
 from .tasks.batching import INPUTS
 
@@ -17,15 +17,21 @@ if TYPE_CHECKING:
 
     from ..compiler.models import SourceModel
 
-__all__ = ["model_inputs", "model_label_names", "model_runner", "tokenizer_of"]
-
-_UNNAMED = re.compile(r"LABEL_\d+")
+__all__ = ["model_inputs", "model_runner", "tokenizer_of"]
 
 
 @contextlib.contextmanager
-def model_runner(model: Any, *, bf16: bool, max_length: int | None) -> Iterator[Runner]:
-    """A live model of transformers in evaluation mode; its mode is put back at the end."""
+def model_runner(
+    model: Any, *, bf16: bool, threads: int | None, max_length: int | None
+) -> Iterator[Runner]:
+    """A live model of transformers in evaluation mode; its mode is put back at the end.
+
+    So is the number of torch's ``threads``, which None leaves as it is.
+    """
     import torch
+
+    if threads is not None:
+        check_threads(threads, device="PyTorch")
 
     place = next(model.parameters()).device
     pad = getattr(model.config, "pad_token_id", None)
@@ -47,8 +53,10 @@ def model_runner(model: Any, *, bf16: bool, max_length: int | None) -> Iterator[
         }
 
     training = [part for part in model.modules() if part.training]
-    model.eval()
+    threads_before = torch.get_num_threads()
     try:
+        model.eval()
+        torch.set_num_threads(threads or threads_before)
         yield Runner(
             run=run,
             inputs=model_inputs(model),
@@ -59,6 +67,7 @@ def model_runner(model: Any, *, bf16: bool, max_length: int | None) -> Iterator[
             precision="bf16" if bf16 else str(model.dtype).removeprefix("torch."),
         )
     finally:
+        torch.set_num_threads(threads_before)
         for part in training:
             part.training = True
 
@@ -73,16 +82,6 @@ def model_inputs(model: Any) -> tuple[str, ...]:
     return tuple(
         name for name in INPUTS if name in accepted and (types or name != "token_type_ids")
     )
-
-
-def model_label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The classes' names in a configuration, by number; none where they only count."""
-    found = config.get("id2label") or {}
-    try:
-        names = tuple(str(found[key]) for key in sorted(found, key=int))
-    except (TypeError, ValueError):
-        return ()
-    return () if any(_UNNAMED.fullmatch(name) for name in names) else names
 
 
 def tokenizer_of(source: SourceModel) -> Any:

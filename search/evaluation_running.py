@@ -56,6 +56,8 @@ def evaluate_with(
     progress: Callable[[str], None] | None,
 ) -> Evaluation:
     """Run ``rows`` through a model and tell how good its predictions are."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"A seed is a whole number from 0 on, not {seed!r}.")
     if not rows:
         raise InputError("There is no row to evaluate on.")
     started = time.monotonic()

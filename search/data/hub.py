@@ -80,9 +80,8 @@ def _choose(splits: list[str], split: str, what: str) -> str:
 
 
 def _rows(found: Any, what: str) -> tuple[Iterator[tuple[str, Mapping[str, Any]]], Any]:
-    names: list[str] = []
-    for column in (*TAGS, *LABELS):
-        feature = found.features.get(column)
-        feature = getattr(feature, "feature", feature)  # of a list: that of its elements
-        names = names or list(getattr(feature, "names", None) or [])
+    columns = TAGS if "tokens" in found.features else LABELS
+    feature = next((found.features[name] for name in columns if name in found.features), None)
+    feature = getattr(feature, "feature", feature)  # of a list: that of its elements
+    names = list(getattr(feature, "names", None) or [])
     return ((f"{what}, row {n}", row) for n, row in enumerate(found, start=1)), names

@@ -55,6 +55,7 @@ def number_labels(
     if are_names(kind, rows):
         names = tuple(wanted or own)
         numbers = {name.casefold(): number for number, name in enumerate(names)}
+        numbers.update({name: number for number, name in enumerate(names)})
         _replace(kind, rows, lambda value, place: _number(value, numbers, names, place))
         return names
     if own and wanted and {n.casefold() for n in own} == {n.casefold() for n in wanted}:
@@ -78,7 +79,7 @@ def _replace(kind: TaskKind, rows: Sequence[dict[str, Any]], number: Any) -> Non
 
 
 def _number(value: str, numbers: dict[str, int], names: Sequence[str], place: str) -> int:
-    found = numbers.get(value.casefold())
+    found = numbers.get(value, numbers.get(value.casefold()))
     if found is None:
         raise InputError(f"{place}: the label {value!r} is none of {', '.join(names)}.")
     return found

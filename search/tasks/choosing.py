@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ...errors import InputError
 from ..data import Split, TaskKind
@@ -15,7 +16,9 @@ from .question_answering import QuestionAnswering
 from .regression import Regression, Similarity
 from .token_classification import TokenClassification
 
-__all__ = ["task_for"]
+__all__ = ["model_label_names", "task_for"]
+
+_UNNAMED = re.compile(r"LABEL_\d+")
 
 _USUAL: dict[TaskKind, type[Task]] = {
     TaskKind.CLASSIFICATION: Classification,
@@ -31,6 +34,16 @@ _BY_HEAD: dict[tuple[TaskKind, str], type[Task]] = {
 }
 # By which metric a data set is judged, where it is not the first of its kind: as GLUE does.
 _PRIMARY = {"mrpc": "f1", "qqp": "f1", "cola": "matthews"}
+
+
+def model_label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes' names in a model's configuration, by number; none where they only count."""
+    found = config.get("id2label") or {}
+    try:
+        names = tuple(str(found[key]) for key in sorted(found, key=int))
+    except (TypeError, ValueError):
+        return ()
+    return () if any(_UNNAMED.fullmatch(name) for name in names) else names
 
 
 def task_for(
@@ -59,7 +72,7 @@ def task_for(
     if head is not None and head != task.head:
         raise InputError(
             f"The data {split.name!r} is {split.kind.words} and needs a model with the head "
-            f"{task.head!r}, not {head!r}: train one on it first, or take other data."
+            f"{_heads(split.kind, task)}, not {head!r}: train one on it first, or take other data."
         )
     if metric is not None and metric not in task.metric_names:
         raise InputError(
@@ -69,3 +82,8 @@ def task_for(
     known = _PRIMARY.get(re.sub(r"[^a-z0-9]", "", split.name.lower()), "")
     usual = known if known in task.metric_names else task.metric_names[0]
     return replace(task, primary=metric or usual)
+
+
+def _heads(kind: TaskKind, task: Task) -> str:
+    others = [head for known, head in _BY_HEAD if known is kind]
+    return " or ".join(repr(head) for head in (task.head, *others))

@@ -89,22 +89,22 @@ class TextEncoder:
         return full[:start], full[start + len(bare) :]
 
     def windows(
-        self, pairs: Sequence[tuple[str, str]], seq_len: int, *, overlap: int, longest_first: int
+        self, pairs: Sequence[tuple[str, str]], seq_len: int, *, overlap: int, question_tokens: int
     ) -> list[tuple[list[Encoding], bool]]:
         """For each (question, context) its windows, and whether the question was cut.
 
-        A window has the question, of at most ``longest_first`` tokens, and the next part of the
+        A window has the question, of at most ``question_tokens`` tokens, and the next part of the
         context; windows share ``overlap`` tokens of it, or as many as there is room for.
         """
-        self._check_room(seq_len, True, longest_first + 1)
-        room = seq_len - self._tokenizer.num_special_tokens_to_add(True) - longest_first
+        self._check_room(seq_len, True, question_tokens + 1)
+        room = seq_len - self._tokenizer.num_special_tokens_to_add(True) - question_tokens
         self._tokenizer.no_truncation()
         questions = self._tokenizer.encode_batch(
             [question for question, _ in pairs], add_special_tokens=False
         )
-        cut = [len(one) > longest_first for one in questions]
+        cut = [len(one) > question_tokens for one in questions]
         fitting = [
-            (self._cut(question, longest_first) if too_long else question, context)
+            (self._cut(question, question_tokens) if too_long else question, context)
             for (question, context), too_long in zip(pairs, cut, strict=True)
         ]
         self._tokenizer.enable_truncation(

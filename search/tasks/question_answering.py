@@ -56,7 +56,7 @@ class QuestionAnswering(Task):
             [(row["question"], row["context"]) for row in rows],
             seq_len,
             overlap=max(seq_len // 3, _LONGEST_ANSWER),
-            longest_first=min(_LONGEST_QUESTION, max(1, seq_len // 3)),
+            question_tokens=min(_LONGEST_QUESTION, max(1, seq_len // 3)),
         )
         return [
             _window(encoding, index, row, cut)
