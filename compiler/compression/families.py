@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import UnsupportedError
 
-__all__ = ["FAMILIES", "Family", "family_of"]
+__all__ = ["DECODERS", "FAMILIES", "Family", "family_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +122,10 @@ FAMILIES: dict[str, Family] = {
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
 }
+
+
+DECODERS = ("gpt2", "llama", "qwen2", "qwen3")
+"""Families in which a token reads those before it alone."""
 
 
 def family_of(config: Any) -> Family:
