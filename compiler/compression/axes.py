@@ -34,16 +34,16 @@ def axes_of(model: Any, size: Literal["hidden", "vocabulary"]) -> dict[str, tupl
     factors = _factors(model)
     found: dict[str, tuple[int, ...]] = {}
     for name, parameter in model.named_parameters():
-        if name in factors:
-            axes: tuple[int, ...] = (factors[name],) if _is(name, size) else ()
-        elif name not in one:
+        whole, axis = factors.get(name, (name, None))
+        if whole not in one:
             raise UnsupportedError(
                 f"Parameter {name!r} is none that transformers makes for "
                 f"{type(model).__name__}: canao cannot tell what to cut of it."
             )
-        else:
-            pairs = enumerate(zip(one[name], other[name], strict=True))
-            axes = tuple(axis for axis, (a, b) in pairs if a != b)
+        pairs = enumerate(zip(one[whole], other[whole], strict=True))
+        axes = tuple(axis for axis, (a, b) in pairs if a != b)
+        if axis is not None:
+            axes = (0,) if axis in axes else ()
         if size == "hidden" and id(parameter) in inner:
             axes = tuple(axis for axis in axes if axis != inner[id(parameter)])
         if axes:
@@ -70,15 +70,12 @@ def _shapes(model: Any, size: str, number: int) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _factors(model: nn.Module) -> dict[str, int]:
-    """The two matrices of each factorised table, and the axis that counts."""
+def _factors(model: nn.Module) -> dict[str, tuple[str, int]]:
+    """The two matrices of each factorised table: the table's own name, and its axis that is the
+    first axis of the matrix."""
     found = {}
     for path, module in model.named_modules():
         if isinstance(module, LowRankEmbedding):
-            found[f"{path}.table.weight"] = 0
-            found[f"{path}.projection.weight"] = 0
+            found[f"{path}.table.weight"] = (f"{path}.weight", 0)
+            found[f"{path}.projection.weight"] = (f"{path}.weight", 1)
     return found
-
-
-def _is(name: str, size: str) -> bool:
-    return name.endswith(".table.weight") == (size == "vocabulary")
