@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from .compiler.api import compile
     from .runtime_harness.bench import bench
     from .runtime_harness.bundle import Bundle
+    from .runtime_harness.comparison import compare
+    from .runtime_harness.measurement import Measurement
     from .runtime_harness.session import Session, load
+    from .runtime_harness.timing_store import TimingStore
 
 __all__ = [
     "Bundle",
@@ -37,11 +40,14 @@ __all__ = [
     "DeviceError",
     "DoesNotFitError",
     "InputError",
+    "Measurement",
     "MissingDeviceError",
     "NumericsError",
     "Session",
+    "TimingStore",
     "UnsupportedError",
     "bench",
+    "compare",
     "compile",
     "load",
 ]
@@ -49,8 +55,11 @@ __all__ = [
 # Resolved on first use, so that `import canao` costs no torch, compiler or runtime.
 _LAZY = {
     "Bundle": "runtime_harness.bundle",
+    "Measurement": "runtime_harness.measurement",
     "Session": "runtime_harness.session",
+    "TimingStore": "runtime_harness.timing_store",
     "bench": "runtime_harness.bench",
+    "compare": "runtime_harness.comparison",
     "compile": "compiler.api",
     "load": "runtime_harness.session",
 }

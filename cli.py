@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from .commands import building, evaluating, listing, running
+from .commands import building, evaluating, listing, running, timings
 from .errors import CanaoError
 
 __all__ = ["app", "main"]
@@ -35,6 +35,7 @@ for _command in (
     running.profile,
 ):
     app.command()(_command)
+app.add_typer(timings.app)
 
 
 def main() -> None:

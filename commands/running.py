@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import console
+from ..errors import InputError
 from .options import BundleArg, DeviceOpt, Json, SeqLenOpt, TargetOpt, ThreadsOpt, TimeoutOpt
 
 __all__ = ["bench", "demo", "profile", "verify"]
@@ -56,29 +57,63 @@ def bench(
     target: TargetOpt = None,
     seq_len: SeqLenOpt = None,
     threads: ThreadsOpt = 1,
+    cores: Annotated[
+        str | None,
+        typer.Option("--cores", help="Cores to stay on, e.g. 0,1; the fastest if left."),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", help="Rounds of turns.")] = None,
     repetitions: Annotated[
-        int | None, typer.Option("--repetitions", help="Calls to time.")
+        int | None, typer.Option("--repetitions", help="Calls to time, at least, in all.")
+    ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option("--compare", metavar="OTHER", help="Measure another bundle in turns."),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", metavar="BUNDLE", help="Instead of canao's own workload."),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", metavar="FILE", help="A timing store to add the result to."),
     ] = None,
     timeout: TimeoutOpt = None,
     json: Json = False,
 ) -> None:
     """Measure the latency of a bundle on a device."""
-    from ..runtime_harness.bench import bench as run
+    from .measuring import measure
 
-    options = {} if repetitions is None else {"repetitions": repetitions}
-    found = run(
-        bundle, device, target=target, seq_len=seq_len, threads=threads, timeout=timeout, **options
-    )
+    with console.progress() as tell:
+        tell("measuring")
+        report = measure(
+            bundle,
+            device,
+            other=compare,
+            store=store,
+            target=target,
+            seq_len=seq_len,
+            threads=threads,
+            cores=_cores(cores),
+            rounds=rounds,
+            repetitions=repetitions,
+            reference=reference,
+            timeout=timeout,
+        )
     if json:
-        console.print_json(found.to_json())
-        return
-    marks = "" if found.stable else f", UNSTABLE ({found.reason})"
-    marks += ", emulated: not a time of real silicon" if found.emulated else ""
-    console.say(
-        f"{found.target} at {found.seq_len} on {device}, {found.threads} thread(s): median "
-        f"{console.milliseconds(found.median_ms)} ms, p90 {console.milliseconds(found.p90_ms)} ms "
-        f"over {len(found.samples_ms)} calls{marks}"
-    )
+        console.print_json(report.to_json())
+    else:
+        report.print()
+
+
+def _cores(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(
+            f"--cores takes whole numbers with commas between them, not {text!r}."
+        ) from error
 
 
 def profile(

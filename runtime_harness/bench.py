@@ -1,28 +1,20 @@
-"""Measuring a bundle on a device: numbers checked first, then timed, then judged."""
+"""Measuring a bundle on a device: numbers checked first, then timed in rounds, then judged."""
 
 from __future__ import annotations
 
 import os
-import statistics
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .device import check_count, check_timeout
-from .environment import collect
-from .measurement import Measurement
-from .reference import example_inputs, load_reference
-from .selection import choose_target, open_bundle
-from .stability import judge, percentile
-from .verify import check_numerics
+from .contest import Entrant, hold
+from .selection import open_bundle
 
 if TYPE_CHECKING:
     from .bundle import Bundle
     from .device import Device
+    from .measurement import Measurement
 
 __all__ = ["bench"]
-
-# An emulator takes seconds where silicon takes milliseconds, and its times mean little.
-_REPETITIONS, _WARMUP = 50, 5
-_EMULATED_REPETITIONS, _EMULATED_WARMUP = 5, 1
 
 
 def bench(
@@ -32,74 +24,43 @@ def bench(
     target: str | None = None,
     seq_len: int | None = None,
     threads: int = 1,
+    cores: Sequence[int] | None = None,
+    rounds: int | None = None,
     repetitions: int | None = None,
     warmup: int | None = None,
+    reference: Bundle | str | os.PathLike[str] | None = None,
+    dispatches: bool = False,
     timeout: float | None = None,
 ) -> Measurement:
-    """Time single calls of a model on a device.
+    """Time single calls of a model on a device, by the protocol in docs/measuring.md.
 
     ``target`` defaults to the one that fits the device best and ``seq_len`` to the longest.
-    The outputs are compared with the stored reference first. Then ``warmup`` untimed calls and
-    ``repetitions`` timed ones run in one process of their own (defaults: 5 and 50; 1 and 5 on
-    an emulator); on a GPU, calls count as warm-up until they are steady. ``timeout`` is in
-    seconds, for that process and for each call of the check.
+    The outputs are compared with the stored reference first. Then the model takes turns, for
+    ``rounds`` rounds (20; 3 on an emulator), with a reference workload: the one that ships with
+    canao, or another bundle (``reference``). ``cores`` are those to stay on; a CPU's module
+    stays on the fastest by default. ``repetitions`` is the least number of timed calls in all
+    (default: as many as take 0.1 s a round, from 5 to 50), and ``warmup`` the least number
+    before them; calls count as warm-up until they are steady. With ``dispatches``, single
+    dispatches are timed afterwards, where the device can. ``timeout`` is in seconds, for each
+    step of the work.
 
     Raises InputError for a wrong argument, MissingDeviceError if the device is not here or may
     not run the module, and DeviceError if it fails or runs out of time.
     """
     from .devices import get
 
-    check_timeout(timeout)
-    found = open_bundle(bundle)
     place = get(device) if isinstance(device, str) else device
-    chosen = choose_target(found, place, target)
-    module = found.module(chosen, seq_len)
-    emulated = place.info().emulated
-    if repetitions is None:
-        repetitions = _EMULATED_REPETITIONS if emulated else _REPETITIONS
-    if warmup is None:
-        warmup = _EMULATED_WARMUP if emulated else _WARMUP
-    check_count("repetitions", repetitions, 1)
-    check_count("warmup", warmup, 0)
-    samples = load_reference(found, module.seq_len)
-    checked = (
-        check_numerics(
-            found, place, chosen, {module.seq_len: samples}, threads=threads, timeout=timeout
-        )
-        if samples
-        else None
-    )
-    environment = collect()
-    raw = place.bench(
-        found,
-        module,
-        example_inputs(found, module),
+    entrant = Entrant.of(open_bundle(bundle), place, target=target, seq_len=seq_len)
+    (found,) = hold(
+        [entrant],
+        place,
         threads=threads,
+        cores=cores,
+        rounds=rounds,
         repetitions=repetitions,
         warmup=warmup,
+        reference=reference,
+        dispatches=dispatches,
         timeout=timeout,
     )
-    verdict = judge(raw.samples_ms)
-    return Measurement(
-        device=place.name,
-        target=chosen,
-        seq_len=module.seq_len,
-        batch=module.batch,
-        threads=threads,
-        precision=found.manifest.precision,
-        model=str(found.manifest.model.get("name", "")),
-        bundle=found.digest,
-        median_ms=statistics.median(raw.samples_ms),
-        p90_ms=percentile(raw.samples_ms, 0.9),
-        p99_ms=percentile(raw.samples_ms, 0.99),
-        samples_ms=raw.samples_ms,
-        warmup_ms=raw.warmup_ms,
-        stable=verdict.stable,
-        reason=verdict.reason,
-        emulated=raw.emulated,
-        peak_bytes=raw.peak_bytes,
-        numerics_ok=None if checked is None else checked.ok,
-        method=raw.method,
-        device_details=raw.details,
-        environment=environment,
-    )
+    return found

@@ -15,6 +15,7 @@ from .tools import tool_directory
 
 if TYPE_CHECKING:
     from .bundle import Bundle, ModuleEntry
+    from .in_process import InProcessEngine
     from .session import Session
 
 __all__ = ["LocalDevice"]
@@ -30,6 +31,7 @@ class LocalDevice(ToolDevice):
 
     name = "local"
     max_threads = MAX_THREADS
+    resident = True
 
     def absence(self) -> Absence | None:
         """Return what is missing if IREE's runtime is not installed."""
@@ -74,22 +76,27 @@ class LocalDevice(ToolDevice):
         truncate: bool = False,
     ) -> Session:
         """Load the bundle into this process."""
-        from .hal_devices import create_hal_device
-        from .in_process import InProcessEngine
         from .session import Session
 
         check_threads(threads, most=self.max_threads, device=self.name)
         check_timeout(timeout)
         chosen = choose_target(bundle, self, target)
-        device = create_hal_device(_driver(threads), threads=threads)
         return Session(
             bundle,
-            InProcessEngine(bundle, device, check=self.check, mapped=True),
+            self.engine(bundle, target=chosen, threads=threads),
             device=self.name,
             target=chosen,
             timeout=timeout,
             truncate=truncate,
         )
+
+    def engine(self, bundle: Bundle, *, target: str, threads: int) -> InProcessEngine:
+        """Return an engine with a pool of its own, inside this process."""
+        from .hal_devices import create_hal_device
+        from .in_process import InProcessEngine
+
+        device = create_hal_device(_driver(threads), threads=threads)
+        return InProcessEngine(bundle, device, check=self.check, mapped=True)
 
     def toolchain(self, module: ModuleEntry, threads: int) -> Toolchain:
         """Return IREE's tools as they are."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .bundle import Bundle, ModuleEntry
+    from .engine import Engine
     from .session import Session
 
 __all__ = ["ToolDevice", "settled_at"]
@@ -32,11 +33,16 @@ class ToolDevice(ProbedDevice):
     """Base of a device whose modules run in processes of IREE's tools.
 
     A class sets ``name``, ``max_threads`` and, if first calls do one-time work of unknown
-    length such as compiling shaders, ``settles``; and defines the abstract methods.
+    length such as compiling shaders, ``settles``; and defines the abstract methods. A class
+    whose ``engine`` works in a process of this machine, where the device's name opens the same
+    device again, is ``resident``: it is then timed in a process that stays. One that is not
+    ``here`` runs on another machine, whose cores and clocks this one knows nothing of.
     """
 
     max_threads: int
     settles: bool = False
+    resident: bool = False
+    here: bool = True
 
     @abstractmethod
     def session(
@@ -49,6 +55,10 @@ class ToolDevice(ProbedDevice):
         truncate: bool = False,
     ) -> Session:
         """Return a session for the modules of one target (None: the one that fits best)."""
+
+    def engine(self, bundle: Bundle, *, target: str, threads: int) -> Engine:
+        """Return an engine inside this process for one target; only if it is ``resident``."""
+        raise UnsupportedError(f"{self.name} runs each call in a process of its own")
 
     def isolated_session(
         self,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import DeviceError, MissingDeviceError
 
-__all__ = ["ToolResult", "error_line", "run_tool", "tool_directory"]
+__all__ = ["ToolResult", "error_line", "run_tool", "signal_text", "tool_directory"]
 
 # Pauses between looks at a running tool, in seconds: short at first, so that the memory of one
 # that ends soon is seen, and longer the longer it runs, so as not to disturb what it measures.
@@ -110,7 +110,7 @@ def run_tool(
         raise DeviceError(f"{what} did not end within {timeout:g} s and was stopped")
     code, peak = ended
     if code < 0:
-        raise DeviceError(f"{what} {_signal_text(-code)}")
+        raise DeviceError(f"{what} {signal_text(-code)}")
     if code:
         raise DeviceError(f"{what} failed: {error_line(err) or f'exit status {code}'}")
     return ToolResult(stdout=out, stderr=err, peak_bytes=peak)
@@ -131,7 +131,8 @@ def _shorten(line: str) -> str:
     return line if len(line) <= _MAX_LINE else line[: _MAX_LINE - 3] + "..."
 
 
-def _signal_text(number: int) -> str:
+def signal_text(number: int) -> str:
+    """Return how a process that a signal ended did so, as the rest of a sentence."""
     try:
         known = signal.Signals(number)
     except ValueError:

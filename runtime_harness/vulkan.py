@@ -19,6 +19,7 @@ from .vulkan_probe import LoaderMissing, VulkanGpu, lacking, probe
 
 if TYPE_CHECKING:
     from .bundle import Bundle, ModuleEntry
+    from .in_process import InProcessEngine
     from .session import Session
 
 __all__ = ["VulkanDevice"]
@@ -51,6 +52,7 @@ class VulkanDevice(ToolDevice):
     name = "vulkan"
     max_threads = 1
     settles = True
+    resident = True
 
     def absence(self) -> Absence | None:
         """Return what is missing of the runtime, the Vulkan loader and a driver that will do."""
@@ -134,22 +136,27 @@ class VulkanDevice(ToolDevice):
         truncate: bool = False,
     ) -> Session:
         """Load the bundle onto the GPU, driven from this process."""
-        from .hal_devices import create_hal_device
-        from .in_process import InProcessEngine
         from .session import Session
 
         check_threads(threads, most=self.max_threads, device=self.name)
         check_timeout(timeout)
         chosen = choose_target(bundle, self, target)
-        device = create_hal_device(_uri(self._gpu(bundle.module(chosen))))
         return Session(
             bundle,
-            InProcessEngine(bundle, device, check=self.check, mapped=False),
+            self.engine(bundle, target=chosen, threads=threads),
             device=self.name,
             target=chosen,
             timeout=timeout,
             truncate=truncate,
         )
+
+    def engine(self, bundle: Bundle, *, target: str, threads: int) -> InProcessEngine:
+        """Return an engine for the target's GPU, driven from this process."""
+        from .hal_devices import create_hal_device
+        from .in_process import InProcessEngine
+
+        device = create_hal_device(_uri(self._gpu(bundle.module(target))))
+        return InProcessEngine(bundle, device, check=self.check, mapped=False)
 
     def toolchain(self, module: ModuleEntry, threads: int) -> Toolchain:
         """Return IREE's tools, told which GPU to use."""

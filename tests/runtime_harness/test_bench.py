@@ -13,15 +13,19 @@ from safetensors.numpy import save
 
 from canao.errors import BundleError, DeviceError, InputError, UnsupportedError
 from canao.runtime_harness import tool_device
+from canao.runtime_harness.affinity import available_cores, default_cores
 from canao.runtime_harness.bench import bench
 from canao.runtime_harness.bundle import Bundle, ModuleEntry
 from canao.runtime_harness.device import DispatchTime
 from canao.runtime_harness.dispatch_events import median_dispatches
 from canao.runtime_harness.local import LocalDevice
+from canao.runtime_harness.measurement import Measurement
 from canao.runtime_harness.profile import kind_of, profile, tabulate
+from canao.runtime_harness.protocol import PROTOCOL, REAL
 from canao.runtime_harness.reference import example_inputs, load_reference
 from canao.runtime_harness.toolchain import Toolchain
 from canao.runtime_harness.verify import verify
+from canao.runtime_harness.workload import reference_bundle
 
 from . import tiny
 from .tiny import needed
@@ -32,15 +36,33 @@ TARGETS = {"local": "host", "vulkan": "vulkan-llvmpipe", "qemu": "arm64"}
 @pytest.mark.parametrize("name", ["local", "vulkan", "qemu"])
 def test_bench_measures(name: str, encoder_bundle: Bundle) -> None:
     device = needed(name)
-    found = bench(encoder_bundle.path, name, repetitions=6, warmup=2, timeout=120)
+    options: dict[str, Any] = {"repetitions": 6, "warmup": 2, "rounds": 2, "timeout": 120}
+    found = bench(encoder_bundle.path, name, reference=encoder_bundle, **options)
     assert (found.device, found.target, found.seq_len) == (name, TARGETS[name], 16)
     assert (found.threads, found.batch, found.precision) == (1, 1, "f32")
     assert found.bundle == encoder_bundle.digest
     assert found.numerics_ok is True
     assert found.emulated is device.info().emulated
-    assert len(found.samples_ms) >= 6
-    assert len(found.samples_ms) + len(found.warmup_ms) == 8 + 2 * (name == "vulkan")
+    assert (len(found.samples_ms), found.rounds) == (6, 2)
+    assert [len(one) for one in found.samples_by_round()] == [3, 3]
+    assert len(found.warmup_ms) >= 2
     assert found.median_ms == statistics.median(found.samples_ms)
+    assert found.interval[0] <= found.median_ms <= found.interval[1]
+    assert (
+        found.module == encoder_bundle.manifest.files[f"modules/{TARGETS[name]}-16.vmfb"]["sha256"]
+    )
+    assert found.protocol == PROTOCOL
+    assert found.reference is not None
+    assert found.reference["bundle"] == encoder_bundle.digest
+    assert found.relative is not None
+    assert found.relative_interval is not None
+    assert found.relative_interval[0] <= found.relative <= found.relative_interval[1]
+    assert found.cores == (None if name == "vulkan" else default_cores(1))
+    assert [one["when"] for one in found.environment["readings"]] == [
+        "before", "round 1", "round 2", "after",
+    ]  # fmt: skip
+    assert found.environment["disturbance"]["wall"] > 0
+    assert found.device_facts["device"] == name
     assert found.median_ms <= found.p90_ms <= found.p99_ms == max(found.samples_ms)
     assert found.peak_bytes is not None
     assert 2**20 < found.peak_bytes < 2**31
@@ -48,10 +70,23 @@ def test_bench_measures(name: str, encoder_bundle: Bundle) -> None:
     json.dumps(found.to_json(), allow_nan=False)
 
 
-def test_bench_takes_a_length_threads_and_defaults(encoder_bundle: Bundle) -> None:
-    found = bench(encoder_bundle, LocalDevice(), seq_len=8, threads=2)
+def test_bench_takes_a_length_threads_and_canaos_own_reference(encoder_bundle: Bundle) -> None:
+    found = bench(encoder_bundle, LocalDevice(), seq_len=8, threads=2, rounds=2, dispatches=True)
     assert (found.seq_len, found.threads) == (8, 2)
-    assert (len(found.samples_ms), len(found.warmup_ms)) == (50, 5)
+    assert (found.rounds, len(found.samples_ms)) == (2, 2 * REAL.max_calls)
+    assert found.reference is not None
+    assert found.reference["bundle"] == reference_bundle().digest
+    assert found.relative is not None
+    assert 0 < found.relative < 1  # the tiny encoder does next to nothing
+    assert found.dispatches
+    assert Measurement.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_bench_stays_on_the_chosen_core(encoder_bundle: Bundle) -> None:
+    core = available_cores()[0]
+    found = bench(encoder_bundle, cores=[core], rounds=1, seq_len=8, reference=encoder_bundle)
+    assert found.cores == (core,)
+    assert found.environment["disturbance"]["cores"] >= 1
 
 
 @pytest.mark.parametrize(
@@ -63,6 +98,10 @@ def test_bench_takes_a_length_threads_and_defaults(encoder_bundle: Bundle) -> No
         ({"repetitions": 1.5}, "repetitions"),
         ({"warmup": -1}, "warmup"),
         ({"timeout": 0}, "timeout"),
+        ({"rounds": 0}, "rounds"),
+        ({"cores": [4096]}, "no core 4096"),
+        ({"cores": []}, "1 threads need as many cores"),
+        ({"reference": "no-such-bundle"}, "no-such-bundle"),
         ({"target": "none"}, "no module"),
         ({"device": "toaster"}, "local, vulkan, qemu"),
     ],
@@ -112,7 +151,7 @@ def test_wrong_numbers_are_told_by_bench_and_verify(
 ) -> None:
     files = {"reference/8.safetensors": wrong_reference()}
     bundle = copy_with(encoder_bundle, tmp_path / "wrong", files=files)
-    assert bench(bundle, repetitions=1, warmup=0).numerics_ok is False
+    assert bench(bundle, repetitions=1, warmup=0, reference=encoder_bundle).numerics_ok is False
     found = verify(bundle)
     assert found["ok"] is False
     assert found["max_abs_err"] == pytest.approx(1, rel=1e-5)
@@ -121,7 +160,7 @@ def test_wrong_numbers_are_told_by_bench_and_verify(
 
 def test_without_a_reference_bench_does_not_know(encoder_bundle: Bundle, tmp_path: Path) -> None:
     bundle = copy_with(encoder_bundle, tmp_path / "bare", files={}, reference={})
-    assert bench(bundle, repetitions=1, warmup=0).numerics_ok is None
+    assert bench(bundle, repetitions=1, warmup=0, reference=encoder_bundle).numerics_ok is None
     with pytest.raises(InputError, match="no reference for sequence length 8"):
         verify(bundle)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from canao.errors import InputError
 from canao.runtime_harness import environment
+from canao.runtime_harness.device import DispatchTime
 from canao.runtime_harness.measurement import Measurement
 from canao.runtime_harness.stability import judge, percentile
 from canao.runtime_harness.tool_device import settled_at
@@ -45,6 +46,18 @@ def measurements(draw: st.DrawFn) -> Measurement:
         precision="f32",
         model=draw(text),
         bundle="0" * 64,
+        module="1" * 64,
+        interval=(draw(times), draw(times)),
+        rounds=1,
+        outliers=draw(st.integers(0, 5)),
+        relative=draw(st.none() | times),
+        relative_interval=draw(st.none() | st.tuples(times, times)),
+        reference=draw(st.none() | st.just({"target": "t", "samples_ms": [1.0]})),
+        cores=draw(st.none() | st.just(()) | st.just((0, 3))),
+        protocol=draw(st.integers(1, 9)),
+        fingerprint=draw(text),
+        device_facts={"cpu": draw(text)},
+        dispatches=draw(st.just(()) | st.just((DispatchTime(name="d", ms=1.5, calls=2),))),
         median_ms=draw(times),
         p90_ms=draw(times),
         p99_ms=draw(times),
@@ -91,7 +104,13 @@ def test_missing_unknown_and_later_fields_are_refused() -> None:
     for wrong in (
         {key: item for key, item in value.items() if key != "median_ms"},
         {**value, "surprise": 1},
-        {**value, "schema": 2},
+        {**value, "schema": 1},
+        {**value, "schema": 3},
+        {**value, "rounds": 2},
+        {**value, "rounds": 0},
+        {**value, "samples_ms": []},
+        {**value, "interval": [1.0]},
+        {**value, "dispatches": [{"name": "d"}]},
         [],
         None,
     ):
@@ -109,6 +128,11 @@ def measurement_json() -> dict[str, Any]:
         precision="f32",
         model="m",
         bundle="0",
+        module="1",
+        interval=(1.0, 1.0),
+        rounds=1,
+        protocol=1,
+        fingerprint="f",
         median_ms=1.0,
         p90_ms=1.0,
         p99_ms=1.0,
@@ -153,6 +177,8 @@ def test_percentiles_of_a_hundred() -> None:
         ([10.7] * 10 + [10.0] * 10, False, "faster"),
         ([10.0] * 4, False, "too few"),
         ([0.0] * 20, False, "clock"),
+        ([10.0, 10.1] * 8 + [13.0] * 2, False, "2 of 18 calls are outliers"),
+        ([10.0, 10.6] * 20, False, "two kinds, 50%"),
     ],
 )
 def test_the_verdict_gives_its_reason(samples: list[float], stable: bool, words: str) -> None:

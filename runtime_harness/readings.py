@@ -1,0 +1,115 @@
+"""Clocks and temperatures as they are now, and waiting until a hot machine has cooled down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Reading", "cool_down", "take_reading"]
+
+_CPUS = Path("/sys/devices/system/cpu")
+_THERMAL = Path("/sys/class/thermal")
+# Degrees below the point at which the kernel begins to slow the machine.
+_MARGIN = 5.0
+_LONGEST_WAIT, _PAUSE = 60.0, 1.0
+_BRAKES = ("cpufreq", "processor", "cpu-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """The state of this machine at a moment; what it does not tell is empty or None.
+
+    ``mhz`` are the clocks of the measured cores, ``celsius`` the hottest sensor. ``hot`` says in
+    words what is too hot or already slowed down (empty: nothing). ``waited`` is the seconds
+    that were spent on cooling down just before.
+    """
+
+    when: str
+    mhz: tuple[int, ...] = ()
+    celsius: float | None = None
+    hot: str = ""
+    waited: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the reading as JSON values; what is not known is left out."""
+        value = {
+            "when": self.when,
+            "mhz": list(self.mhz),
+            "celsius": self.celsius,
+            "hot": self.hot,
+            "waited": round(self.waited, 3),
+        }
+        return {key: item for key, item in value.items() if item not in ([], None, "", 0.0)}
+
+
+def take_reading(when: str, cores: Sequence[int], *, waited: float = 0.0) -> Reading:
+    """Read clocks and sensors now; ``when`` names the moment."""
+    clocks = (_number(_CPUS / f"cpu{core}/cpufreq/scaling_cur_freq") for core in cores)
+    zones = sorted(_THERMAL.glob("thermal_zone*"))
+    degrees = [value / 1000 for zone in zones if (value := _number(zone / "temp")) is not None]
+    return Reading(
+        when=when,
+        mhz=tuple(round(clock / 1000) for clock in clocks if clock is not None),
+        celsius=max(degrees, default=None),
+        hot=_hot(zones),
+        waited=waited,
+    )
+
+
+def cool_down(
+    when: str,
+    cores: Sequence[int],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Reading:
+    """Wait, for a minute at most, until nothing is hot; return the last reading."""
+    started = clock()
+    reading = take_reading(when, cores)
+    while reading.hot and clock() - started < _LONGEST_WAIT:
+        sleep(_PAUSE)
+        reading = take_reading(when, cores, waited=clock() - started)
+    return reading
+
+
+def _hot(zones: Sequence[Path]) -> str:
+    for zone in zones:
+        degrees, limit = _number(zone / "temp"), _first_trip(zone)
+        if degrees is not None and limit is not None and degrees >= limit - 1000 * _MARGIN:
+            name = _text(zone / "type") or zone.name
+            return f"{name} is at {degrees / 1000:.0f} degrees Celsius, near its limit"
+    for brake in sorted(_THERMAL.glob("cooling_device*")):
+        kind = (_text(brake / "type") or "").lower()
+        if any(word in kind for word in _BRAKES) and (_number(brake / "cur_state") or 0) > 0:
+            return f"the kernel slows the processor down ({kind})"
+    return ""
+
+
+def _first_trip(zone: Path) -> float | None:
+    """The lowest temperature, in thousandths, at which the kernel slows something down."""
+    limits = []
+    for kind in zone.glob("trip_point_*_type"):
+        if _text(kind) in ("passive", "hot"):
+            limit = _number(kind.with_name(kind.name.replace("_type", "_temp")))
+            # Some firmware has points that mean "none": zero or below.
+            if limit is not None and limit > 0:
+                limits.append(limit)
+    return min(limits, default=None)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip() or None
+    except OSError:
+        return None
+
+
+def _number(path: Path) -> float | None:
+    text = _text(path)
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
