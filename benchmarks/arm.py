@@ -2,9 +2,9 @@
 
     python benchmarks/arm.py [--models minilm] [--rows 128] [--json FILE]
 
-Each model is compiled for both ARM targets, each product for the older one that can run it; all
-are called once. The counts are exact and the same in every run, on any machine; they are not
-times.
+Each model is compiled for both ARM targets in each precision, each product for the older target
+that can run it; all are called once. LiteRT's own ARM build runs the same models beside them. The
+counts are exact and the same in every run, on any machine; they are not times.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from arm_count.counting import CLASSES, count, missing
-from common.models import MODELS, materialize
+from arm_count.litert import count_litert, missing_litert
+from common.models import MODELS, ModelSpec, materialize
 from common.options import add_outputs, one_of, whole_numbers
 from common.paths import cache_directory
+from common.processes import PeerError
 from common.results import replace_text, table, write_json
 
 import canao
@@ -54,6 +56,7 @@ _EPILOGUES = {
     "gelu": Epilogue(activation="gelu", accurate=False),
 }
 _TARGETS = ("arm64", "arm64-i8mm")
+_PRECISIONS = {"arm64": ("f32", "int8"), "arm64-i8mm": ("f32", "bf16", "int8")}
 _ENGINES = (("arm64", "f32"), ("arm64", "int8"), ("arm64-i8mm", "bf16"), ("arm64-i8mm", "int8"))
 _MULTIPLIES = {"fmla": 4, "sdot": 16, "smmla": 32, "bfmmla": 16}
 
@@ -116,33 +119,60 @@ def count_kernel(kernel: Kernel, target: Target) -> dict[str, int]:
 
 
 def _model(name: str, seq_len: int) -> list[dict[str, Any]]:
-    """One inference of a model for each target, everything in it included."""
+    """One inference of a model for each target and precision, everything in it included."""
     model = materialize(name, cache_directory())
     found = []
-    with tempfile.TemporaryDirectory(prefix="canao-bench-") as folder:
-        path = Path(folder) / name
-        compile_model(model.directory, target=_TARGETS, seq_len=seq_len, output=path)
-        bundle = canao.Bundle.open(path)
-        for target in _TARGETS:
-            module = bundle.module(target, seq_len)
-            inputs = [(shape_of(one, module), "i32") for one in bundle.manifest.inputs]
-            weights = path / WEIGHTS_FILE
-            flags = [f"--parameters={WEIGHTS_SCOPE}={weights}"] if weights.exists() else []
-            counts = _count(path / module.file, module.function, inputs, flags)
-            total = sum(counts.values())
-            print(f"{model.title}, {target}: {total / 1e6:.1f} million", file=sys.stderr)
-            found.append(
-                {
-                    "model": name,
-                    "title": model.title,
-                    "seq_len": seq_len,
-                    "target": target,
-                    "precision": bundle.manifest.precision,
-                    "instructions": total,
-                    "classes": counts,
-                }
-            )
+    for target, precisions in _PRECISIONS.items():
+        for precision in precisions:
+            counts = {"canao": _canao(model, seq_len, target, precision)}
+            if precision != "bf16":
+                counts["LiteRT"] = _litert(model, seq_len, target, precision)
+            for runtime, classes in counts.items():
+                if classes is None:
+                    continue
+                total = sum(classes.values())
+                told = f"{model.title}, {target}, {precision}, {runtime}"
+                print(f"{told}: {total / 1e6:.1f} million", file=sys.stderr)
+                found.append(
+                    {
+                        "model": name,
+                        "title": model.title,
+                        "seq_len": seq_len,
+                        "runtime": runtime,
+                        "target": target,
+                        "precision": precision,
+                        "instructions": total,
+                        "classes": classes,
+                    }
+                )
     return found
+
+
+def _canao(model: ModelSpec, seq_len: int, target: str, precision: str) -> dict[str, int]:
+    with tempfile.TemporaryDirectory(prefix="canao-bench-") as folder:
+        path = Path(folder) / model.name
+        compile_model(
+            model.directory, target=target, seq_len=seq_len, precision=precision, output=path
+        )
+        bundle = canao.Bundle.open(path)
+        module = bundle.module(target, seq_len)
+        inputs = [(shape_of(one, module), "i32") for one in bundle.manifest.inputs]
+        weights = path / WEIGHTS_FILE
+        flags = [f"--parameters={WEIGHTS_SCOPE}={weights}"] if weights.exists() else []
+        return _count(path / module.file, module.function, inputs, flags)
+
+
+def _litert(model: ModelSpec, seq_len: int, target: str, precision: str) -> dict[str, int] | None:
+    """LiteRT's count; None where it cannot be had, which is said on standard error."""
+    if absent := missing_litert():
+        print(f"LiteRT is not counted: it needs {absent}", file=sys.stderr)
+        return None
+    try:
+        found = count_litert(model, seq_len, precision, target, cache_directory())
+    except (PeerError, RuntimeError) as error:
+        print(f"LiteRT is not counted: {error}", file=sys.stderr)
+        return None
+    return {name: found[name] for name in CLASSES if found[name]}
 
 
 def _count(
@@ -161,20 +191,25 @@ def _count(
 
 def markdown(results: dict[str, Any]) -> str:
     """The page: what whole models execute, and what each engine does for each product."""
-    models = [["Model", "Target", "Precision", "Tokens", "Instructions, million", "Products, %"]]
-    models[0] += ["Loads, %"]
+    models = [["Model", "Tokens", "Target", "Precision", "Runtime", "Instructions, million"]]
+    models[0] += ["Products, %", "Loads, %", "Of LiteRT's, %"]
+    peers = {
+        _key(one): one["instructions"] for one in results["models"] if one["runtime"] == "LiteRT"
+    }
     for one in results["models"]:
         classes, total = one["classes"], one["instructions"]
         products = sum(classes.get(name, 0) for name in _MULTIPLIES)
         models.append(
             [
                 one["title"],
+                str(one["seq_len"]),
                 one["target"],
                 one["precision"],
-                str(one["seq_len"]),
+                one["runtime"],
                 f"{total / 1e6:.0f}",
                 f"{100 * products / total:.0f}",
                 f"{100 * _loads(classes) / total:.0f}",
+                f"{100 * total / peers[_key(one)]:.0f}" if _key(one) in peers else "",
             ]
         )
     head = ["Rows x depth x outputs", "After it", "Engine", "Instructions, million"]
@@ -201,8 +236,9 @@ def markdown(results: dict[str, Any]) -> str:
         "Executed instructions of compiled code in one call under emulation (QEMU): exact, the "
         "same on any machine, and no times.\n\n"
         "## Models\n\n"
-        "BERT models with a question-answering head, one inference.\n\n"
-        f"{table(models, numbers_from=3)}\n\n"
+        "BERT models with a question-answering head, one inference: of canao the module's own "
+        "code, of LiteRT's ARM build everything (the runtime's work is a small share).\n\n"
+        f"{table(models, numbers_from=5)}\n\n"
         "## Products\n\n"
         "Kernels by themselves. An instruction does at most 4 multiply-adds in f32 (FMLA), 16 "
         "in int8 with dot products (SDOT) and in bf16 (BFMMLA), 32 in int8 with i8mm (SMMLA); "
@@ -210,6 +246,10 @@ def markdown(results: dict[str, Any]) -> str:
         "included.\n\n"
         f"{table(rows, numbers_from=3)}\n\n{results['date']}\n"
     )
+
+
+def _key(one: dict[str, Any]) -> tuple[Any, ...]:
+    return one["model"], one["seq_len"], one["target"], one["precision"]
 
 
 def _loads(classes: dict[str, int]) -> int:

@@ -1,11 +1,11 @@
 /* A plugin for qemu-aarch64 (QEMU 6 to 8): how often each block of instructions was executed.
  *
  *   gcc -O2 -shared -fPIC -o count.so count.c
- *   qemu-aarch64 -plugin ./count.so,out=FILE PROGRAM ...
+ *   qemu-aarch64 -plugin ./count.so,out=FILE[,everything=on] PROGRAM ...
  *
  * At exit FILE gets a line for each translated block of code that lies in no file (in memory
- * that the program filled itself, which is where IREE puts compiled code): the number of
- * executions, then the instructions as eight hexadecimal digits each.
+ * that the program filled itself, which is where IREE puts compiled code), or for each block of
+ * everything: the number of executions, then the instructions as eight hexadecimal digits each.
  *
  * What qemu-plugin.h declares is declared here, since Debian's qemu-user comes without it.
  */
@@ -45,6 +45,7 @@ struct block {
 static struct block *blocks;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static FILE *out;
+static bool everything;
 
 /* Whether the memory at an address was mapped from a file. */
 static bool in_a_file(const void *address)
@@ -68,7 +69,8 @@ static bool in_a_file(const void *address)
 static void translated(plugin_id id, struct qemu_plugin_tb *tb)
 {
     (void)id;
-    if (in_a_file(qemu_plugin_insn_haddr(qemu_plugin_tb_get_insn(tb, 0))))
+    if (!everything &&
+        in_a_file(qemu_plugin_insn_haddr(qemu_plugin_tb_get_insn(tb, 0))))
         return;
     size_t size = qemu_plugin_tb_n_insns(tb);
     struct block *block = calloc(1, sizeof *block + size * sizeof(uint32_t));
@@ -101,7 +103,9 @@ static void finished(plugin_id id, void *data)
 EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info *info, int argc, char **argv)
 {
     (void)info;
-    if (argc != 1 || strncmp(argv[0], "out=", 4) || !(out = fopen(argv[0] + 4, "w"))) {
+    for (int i = 1; i < argc; i++)
+        everything = everything || !strcmp(argv[i], "everything=on");
+    if (argc < 1 || strncmp(argv[0], "out=", 4) || !(out = fopen(argv[0] + 4, "w"))) {
         fprintf(stderr, "count: needs out=FILE, a file that can be written\n");
         return 1;
     }

@@ -5,6 +5,7 @@ The counts are exact and repeatable. They say nothing of the time on real hardwa
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -62,18 +63,35 @@ def missing() -> str:
     return f"apt install {' '.join(absent)} (Debian's names)" if absent else ""
 
 
-def count(command: Sequence[str], *, timeout: float = 300.0) -> Counter[str]:
+def count(
+    command: Sequence[str],
+    *,
+    cpu: str = "max",
+    sysroot: str = _SYSROOT,
+    everything: bool = False,
+    timeout: float = 300.0,
+) -> Counter[str]:
     """Instructions of each class that ``command``, an ARM program, executes in compiled code.
 
-    Raises RuntimeError if it fails.
+    ``everything``: in any code, its own and its libraries' included. Raises RuntimeError if it
+    fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         plugin, found = Path(folder) / "count.so", Path(folder) / "blocks"
         build = ["gcc", "-O2", "-shared", "-fPIC", "-o", str(plugin), str(_SOURCE)]
-        run = [_EMULATOR, "-cpu", "max", "-L", _SYSROOT, "-plugin", f"{plugin},out={found}"]
+        settings = f"{plugin},out={found}" + (",everything=on" if everything else "")
+        run = [_EMULATOR, "-cpu", cpu, "-L", sysroot, "-plugin", settings]
+        # Dictionaries in the same order in each run: the same instructions.
+        environment = dict(os.environ, PYTHONHASHSEED="0")
         for step in (build, [*run, *command]):
             done = subprocess.run(
-                step, capture_output=True, text=True, timeout=timeout, check=False
+                step,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout,
+                check=False,
+                env=environment,
             )
             if done.returncode != 0:
                 raise RuntimeError(f"{step[0]} failed: {done.stderr.strip()[-2000:]}")
