@@ -133,6 +133,12 @@ class Emitter:
         spelled = ", ".join(str(int(n)) for n in numbers)
         return self._constant(f"arith.constant dense<[{spelled}]> : {type_}", type_)
 
+    def floats(self, numbers: Sequence[float]) -> Value:
+        """A vector constant of f32."""
+        type_ = vector(len(numbers), "f32")
+        spelled = ", ".join(_float_text(n, "f32") for n in numbers)
+        return self._constant(f"arith.constant dense<[{spelled}]> : {type_}", type_)
+
     # -- arithmetic ----------------------------------------------------------------------------
 
     def _binary(self, float_op: str, integer_op: str, a: Value, b: Value) -> Value:

@@ -28,17 +28,18 @@ ARM_COMMAND = ("qemu-aarch64-static", "-cpu", "max", "-L", "/usr/aarch64-linux-g
 
 
 def batch_program(kernels: Sequence[Kernel]) -> str:
-    """A module whose ``main`` takes the inputs of every kernel and returns all outputs."""
+    """A module whose ``main`` takes all inputs and returns the first output of each kernel."""
     number = count()
     declarations: dict[str, str] = {}
     parameters, lines, results, types = [], [], [], []
     for place, kernel in enumerate(kernels):
-        (output,) = kernel.outputs
+        output, *others = kernel.outputs
         names = [f"%in{next(number)}" for _ in kernel.inputs]
         parameters += [f"{n}: {o.tensor}" for n, o in zip(names, kernel.inputs, strict=True)]
         declarations[kernel.name] = kernel.declaration()
-        lines.append(f"%r{place} = {kernel.call(names)}")
-        results.append(f"%r{place}")
+        several = f":{1 + len(others)}" if others else ""
+        lines.append(f"%r{place}{several} = {kernel.call(names)}")
+        results.append(f"%r{place}#0" if others else f"%r{place}")
         types.append(output.tensor)
     returned = ", ".join(types)
     return (
@@ -50,7 +51,7 @@ def batch_program(kernels: Sequence[Kernel]) -> str:
 
 
 def run_batch(cases: Sequence[tuple[Kernel, Arguments]], target: Target) -> list[_Array]:
-    """Compile for ``target``, which this machine can run; the output of each kernel."""
+    """Compile for ``target``, which this machine can run; the first output of each kernel."""
     with tempfile.TemporaryDirectory() as folder:
         module = Path(folder) / "batch.vmfb"
         build(batch_program([kernel for kernel, _ in cases]), target, module)
