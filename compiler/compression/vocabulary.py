@@ -27,6 +27,8 @@ from .low_rank import LowRankEmbedding, word_table
 __all__ = ["choose_tokens", "cut_vocabulary"]
 
 _BATCH = 1024
+_UNUSED = "[unused"
+"""How BERT's vocabulary calls rows that were left free."""
 
 
 def cut_vocabulary(model: Any, tokenizer: Any, texts: Iterable[str], size: int) -> tuple[Any, Any]:
@@ -87,7 +89,7 @@ def choose_tokens(
         for encoding in backend.encode_batch_fast(batch, add_special_tokens=False):
             counts.update(encoding.ids)
     in_use = sorted(counts, key=lambda i: (-counts[i], i))
-    spare = sorted((token.startswith("[unused"), i) for token, i in vocabulary.items())
+    spare = sorted((token.startswith(_UNUSED), i) for token, i in vocabulary.items())
     order = dict.fromkeys([*sorted(required), *in_use, *(i for _, i in spare)])
     return sorted(islice(order, size))
 
@@ -111,6 +113,8 @@ def _state(tokenizer: Any) -> dict[str, Any]:
 
 def _is_needed(token: str, prefix: str, vocabulary: Mapping[str, int]) -> bool:
     """Whether a token is one character, or cannot be spelled by such tokens."""
+    if token.startswith(_UNUSED):  # no text has it
+        return False
     inner = token.startswith(prefix) and len(token) > len(prefix)
     letters = token.removeprefix(prefix) if inner else token
     if len(letters) <= 1:
