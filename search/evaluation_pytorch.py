@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["model_inputs", "model_runner", "tokenizer_of"]
 
+_VOCABULARIES = ("vocab.*", "*.model", "*.tiktoken")
+
 
 @contextlib.contextmanager
 def model_runner(
@@ -92,8 +94,11 @@ def tokenizer_of(source: SourceModel) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        if source.directory is None:
-            raise FileNotFoundError("it has no directory")
+        # Without any vocabulary, transformers makes a tokenizer that knows no word.
+        if source.directory is None or not any(
+            found for name in _VOCABULARIES for found in source.directory.glob(name)
+        ):
+            raise FileNotFoundError("it has no vocabulary")
         return AutoTokenizer.from_pretrained(source.directory, trust_remote_code=False)
     except Exception as error:
         raise InputError(

@@ -70,7 +70,9 @@ def _texts(raw: Mapping[str, Any], place: str) -> tuple[str, str | None]:
             return name, None
     partner = next((pair for pair in _PAIRS if any(name in raw for name in pair)), ("text", ""))
     missing = next(name for name in partner if name not in raw or raw[name] is None)
-    raise InputError(f"{place} has no {missing!r}; its fields: {', '.join(map(str, raw)) or '-'}.")
+    raise InputError(
+        f"{place} has no {missing!r}; its fields: {', '.join(map(repr, raw)) or 'none'}."
+    )
 
 
 def _first(raw: Mapping[str, Any], names: tuple[str, ...]) -> str | None:

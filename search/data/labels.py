@@ -23,7 +23,7 @@ def label_values(kind: TaskKind, rows: Sequence[Row]) -> Iterable[tuple[Any, str
         several = kind == TaskKind.TOKEN_CLASSIFICATION
         for row in rows:
             for value in row["tags"] if several else (row["label"],):
-                yield value, row["place"]
+                yield value, row.get("place", "A row")
 
 
 def are_names(kind: TaskKind, rows: Sequence[dict[str, Any]]) -> bool:

@@ -55,7 +55,7 @@ class QuestionAnswering(Task):
         found = TextEncoder(tokenizer).windows(
             [(row["question"], row["context"]) for row in rows],
             seq_len,
-            overlap=max(seq_len // 3, _LONGEST_ANSWER),
+            overlap=max(seq_len // 3, min(_LONGEST_ANSWER, seq_len // 2)),
             question_tokens=min(_LONGEST_QUESTION, max(1, seq_len // 3)),
         )
         return [
