@@ -18,12 +18,12 @@ from ..quantization.tables import LEAST_TABLE
 from .blocks import block_count, block_sums
 from .families import DECODERS
 from .matching import matrices, rule_for
+from .precisions import bundle_precision
 from .recipe import Recipe
 from .structure import structure_of
 
 __all__ = ["Costs", "model_costs"]
 
-_BYTES = {"f32": 4, "bf16": 2, "f16": 2, "int8": 1}
 _FINEST = (4, 16)
 """Blocks that are looked for where no rule names any."""
 
@@ -121,35 +121,40 @@ def _bytes(model: Any, recipe: Recipe) -> int:
     products = matrices(model)
     known = {id(weight) for weight in products.values()}
     tables = {id(m.weight): m for m in model.modules() if isinstance(m, nn.Embedding)}
-    default = recipe.default_precision or "f32"
-    total = 0
+    asked = recipe.embedding is not None and recipe.embedding.int8
+    narrow = asked or bundle_precision(recipe).startswith("int")
+    total = 0.0
     for name, weight in products.items():
         rule = rule_for(recipe.precision, name, model)
-        total += _matrix_bytes(model, name, weight, rule.precision if rule else default, recipe)
+        precision = rule.precision if rule else recipe.default_precision or "f32"
+        total += _matrix_bytes(model, name, weight, precision, recipe)
     for parameter in model.parameters():
         if id(parameter) in known:
             continue
-        narrow = id(parameter) in tables and parameter.numel() >= LEAST_TABLE
-        asked = default == "int8" or (recipe.embedding is not None and recipe.embedding.int8)
-        if narrow and asked:
+        if narrow and id(parameter) in tables and parameter.numel() >= LEAST_TABLE:
             total += parameter.numel() + 4 * parameter.shape[0]
         else:
             total += 4 * parameter.numel()
-    return total
+    return round(total)
 
 
 def _matrix_bytes(
     model: Any, name: str, weight: torch.Tensor, precision: str, recipe: Recipe
-) -> int:
+) -> float:
     outputs, inputs = weight.shape
+    count = outputs * inputs
     if min(outputs, inputs) < LEAST:
-        return 4 * weight.numel()
-    rule = rule_for(recipe.sparsity, name, model)
+        return 4 * count
+    if precision == "int4-weights":  # a scale of 2 bytes for each output and 32 inputs
+        return count / 2 + 2 * outputs * math.ceil(inputs / 32)
+    if precision == "int8-weights":  # a scale for each output
+        return count + 4 * outputs
     density = _density(model, name, weight, recipe)
-    size = round(weight.numel() * density) * _BYTES[precision]
-    if precision == "int8":
-        size += 8 * outputs  # a scale and the sum of a row's codes
+    size = count * density * {"f32": 4, "bf16": 2, "f16": 2, "int8": 1}[precision]
+    if precision == "int8":  # a scale for each output, and the sum of its codes
+        size += 8 * outputs
     if density < 1:
+        rule = rule_for(recipe.sparsity, name, model)
         panels, groups = block_count((outputs, inputs), rule.block if rule else _FINEST)
         size += 4 * (math.ceil(panels * groups * density) + panels + 1)
     return size

@@ -14,6 +14,7 @@ from canao.compiler.compression.costs import model_costs
 from canao.compiler.compression.recipe import PrecisionRule, Recipe, SparsityRule
 from canao.compiler.compression.structured import prune_structured
 from canao.errors import InputError
+from canao.targets import PRECISIONS
 
 from .. import families
 from .models import FAMILIES
@@ -71,6 +72,10 @@ def test_precisions_count_in_bytes() -> None:
     model = families.build("BERT")
     plain = model_costs(model, 8).bytes
     narrow = model_costs(model, 8, Recipe(default_precision="int8")).bytes
+    least = model_costs(model, 8, Recipe(default_precision="int4-weights")).bytes
+    assert least < narrow
+    for precision in PRECISIONS:
+        assert model_costs(model, 8, Recipe(default_precision=precision)).bytes <= plain
     rule = PrecisionRule(match="*query*", precision="f32")
     mixed = model_costs(model, 8, Recipe(default_precision="int8", precision=(rule,))).bytes
     assert narrow < mixed < plain

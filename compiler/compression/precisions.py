@@ -1,0 +1,86 @@
+"""What a recipe asks of precisions, matrix by matrix, in the compiler's words.
+
+A bundle has one precision, the narrowest that is asked for; what is asked to be wider stays so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ...errors import InputError, UnsupportedError
+from .matching import matrices, rule_for
+from .recipe import Recipe
+
+__all__ = ["AskedPrecisions", "asked_precisions", "bundle_precision", "without_precisions"]
+
+# From the widest on.
+_ORDER = ("f32", "f16", "bf16", "int8", "int8-weights", "int4-weights")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedPrecisions:
+    """``wider``: by address of a weight, its precision, where that is not the bundle's.
+    ``tables``: whether large tables of words are int8 though the bundle is wider."""
+
+    wider: Mapping[int, str] = field(default_factory=dict)
+    tables: bool = False
+
+
+def bundle_precision(recipe: Recipe | None) -> str:
+    """The precision of a bundle that is compiled as ``recipe`` says; f32 without one."""
+    if recipe is None:
+        return "f32"
+    rules = [rule.precision for rule in recipe.precision]
+    return max((recipe.default_precision or "f32", *rules), key=_ORDER.index)
+
+
+def asked_precisions(
+    recipe: Recipe | None, model: Any, *, targets: Iterable[Any] = ()
+) -> AskedPrecisions:
+    """What ``recipe`` asks for the weights of ``model``.
+
+    Raises `InputError` where a rule names a precision that one of ``targets`` does not do, or
+    where it fits no matrix, `UnsupportedError` where ``model`` is no model of transformers.
+    """
+    if recipe is None or (not recipe.precision and not _asks_tables(recipe)):
+        return AskedPrecisions()
+    if not hasattr(model, "base_model_prefix"):
+        raise UnsupportedError(
+            f"{type(model).__name__} is no model of transformers, so a recipe's names say nothing "
+            "of it: leave the recipe out."
+        )
+    for index, rule in enumerate(recipe.precision):
+        for target in targets:
+            if rule.precision not in target.precisions:
+                raise InputError(
+                    f"precision[{index}].precision: target {target.name} cannot do "
+                    f"{rule.precision}: it can do {', '.join(target.precisions)}."
+                )
+    default, whole = recipe.default_precision or "f32", bundle_precision(recipe)
+    wider, served = {}, set()
+    for name, weight in matrices(model).items():
+        found = rule_for(recipe.precision, name, model)
+        served.add(id(found))
+        precision = found.precision if found is not None else default
+        if precision != whole:
+            wider[weight.data_ptr()] = precision
+    for index, rule in enumerate(recipe.precision):
+        if id(rule) not in served:
+            raise InputError(
+                f"precision[{index}].match {rule.match!r} is the first to fit no matrix of "
+                f"{type(model).__name__}."
+            )
+    return AskedPrecisions(wider=wider, tables=_asks_tables(recipe))
+
+
+def without_precisions(recipe: Recipe) -> Recipe:
+    """The recipe where a caller has chosen one precision for everything."""
+    embedding = recipe.embedding and replace(recipe.embedding, int8=False)
+    return replace(recipe, precision=(), default_precision=None, embedding=embedding)
+
+
+def _asks_tables(recipe: Recipe) -> bool:
+    narrow = _ORDER.index(bundle_precision(recipe)) >= _ORDER.index("int8")
+    return recipe.embedding is not None and recipe.embedding.int8 and not narrow
