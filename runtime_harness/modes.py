@@ -47,29 +47,34 @@ class Modes:
 def two_modes(samples: Sequence[float]) -> Modes | None:
     """Return the two modes of bimodal samples, or None if they have but one.
 
-    Outliers left out, samples are cut in two where the sum of both parts' squared deviations
-    is least (Otsu, 1979). They are bimodal if each part has 15 % of them, the medians lie 3 %
-    apart, and the middle third between the parts' means is all but empty: a valley, as neither
-    one broad mode nor a skewed one has. Fewer than 20 samples do not tell.
+    Samples are cut in two where the sum of both parts' squared deviations is least (Otsu, 1979);
+    a part with less than 15 % of them is left out and the rest cut again, until 15 % are left
+    out. They are bimodal if the medians of both parts lie 3 % apart, and the middle third
+    between the parts' means is all but empty: a valley, as neither one broad mode nor a skewed
+    one has. Fewer than 20 samples do not tell.
     """
-    odd = set(outliers(samples))
-    ordered = sorted(sample for sample in samples if sample not in odd)
-    count = len(ordered)
-    if count < _FEWEST:
+    ordered = sorted(samples)
+    least = _LEAST_SHARE * len(ordered)
+    if len(ordered) < _FEWEST:
         return None
+    left_out = 0
     cut = _cut(ordered)
+    while min(cut, len(ordered) - cut) < least:
+        left_out += min(cut, len(ordered) - cut)
+        if left_out > least:
+            return None
+        ordered = ordered[cut:] if cut < len(ordered) - cut else ordered[:cut]
+        cut = _cut(ordered)
     fast, slow = ordered[:cut], ordered[cut:]
-    if min(len(fast), len(slow)) < _LEAST_SHARE * count:
-        return None
     low, high = statistics.median(fast), statistics.median(slow)
     if low <= 0 or high / low - 1 < _LEAST_GAP:
         return None
     below, above = statistics.fmean(fast), statistics.fmean(slow)
     third = (above - below) / 3
     between = sum(below + third < sample < above - third for sample in ordered)
-    if between > _VALLEY_SHARE * count:
+    if between > _VALLEY_SHARE * len(ordered):
         return None
-    return Modes(fast=low, slow=high, share_of_slow=len(slow) / count)
+    return Modes(fast=low, slow=high, share_of_slow=len(slow) / len(ordered))
 
 
 def _cut(ordered: Sequence[float]) -> int:

@@ -79,10 +79,9 @@ def judge(
         varied.append("the calls vary too much")
     if abs(drift) > _DRIFT:
         varied.append(_drifted(drift, reference))
-    odd = len(outliers(samples))
-    if odd > _OUTLIERS * len(samples):
+    odd, modes = len(outliers(samples)), two_modes(samples)
+    if modes is None and odd > _OUTLIERS * len(samples):
         varied.append(f"{odd} of {len(samples)} calls are outliers")
-    modes = two_modes(samples)
     if modes is not None:
         varied.append(
             f"the calls are of two kinds, {modes.share_of_slow:.0%} of them near "
