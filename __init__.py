@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .runtime_harness.measurement import Measurement
     from .runtime_harness.session import Session, load
     from .runtime_harness.timing_store import TimingStore
+    from .search.compress import compress
 
 __all__ = [
     "Bundle",
@@ -49,6 +50,7 @@ __all__ = [
     "bench",
     "compare",
     "compile",
+    "compress",
     "load",
 ]
 
@@ -61,6 +63,7 @@ _LAZY = {
     "bench": "runtime_harness.bench",
     "compare": "runtime_harness.comparison",
     "compile": "compiler.api",
+    "compress": "search.compress",
     "load": "runtime_harness.session",
 }
 

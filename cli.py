@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from .commands import building, evaluating, listing, running, timings
+from .commands import building, compressing, evaluating, listing, running, timings
 from .errors import CanaoError
 
 __all__ = ["app", "main"]
@@ -29,6 +29,7 @@ for _command in (
     building.compile,
     listing.patterns,
     building.inspect,
+    compressing.compress,
     evaluating.eval,
     running.verify,
     running.bench,
@@ -71,3 +72,7 @@ def main() -> None:
             f"canao: unexpected {type(error).__name__}: {error} (CANAO_DEBUG=1 shows where)\n"
         )
         sys.exit(1)
+
+
+if __name__ == "__main__":  # so that `accelerate launch -m canao.cli` starts many
+    main()

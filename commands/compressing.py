@@ -1,0 +1,143 @@
+"""A smaller model from a larger one, trained to answer as it does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .. import console
+from ..errors import InputError
+from .options import Json
+
+if TYPE_CHECKING:
+    from ..search.compress_result import CompressionResult
+    from ..search.gain import TargetGain
+
+__all__ = ["compress"]
+
+
+def compress(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A Hub id, a directory or 'minilm'.")
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="A directory with train.jsonl.gz and dev.jsonl.gz or the like, or a Hub id.",
+        ),
+    ],
+    recipe: Annotated[
+        str, typer.Option("--recipe", metavar="FILE", help="What to compress to: JSON or TOML.")
+    ],
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="DIR", help="The compressed model.")
+    ],
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", metavar="DIR", help="Cut from this fine-tuned model instead."),
+    ] = None,
+    training: Annotated[
+        str | None,
+        typer.Option("--training", metavar="FILE", help="Training options: JSON or TOML."),
+    ] = None,
+    epochs: Annotated[float | None, typer.Option("--epochs", help="Of the student.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="Of the student, at its highest.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Rows per step.")] = None,
+    seq_len: Annotated[
+        int | None,
+        typer.Option("--seq-len", help="Tokens that count: 128, or 192 for questions, if left."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Draws all that is drawn.")] = None,
+    bf16: Annotated[
+        bool | None,
+        typer.Option("--bf16/--no-bf16", help="Train in bfloat16; where the CPU has it, if left."),
+    ] = None,
+    dev: Annotated[
+        str | None,
+        typer.Option("--dev", metavar="DATA", help="Other data to evaluate on."),
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="The split to evaluate on.")] = "dev",
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="The metric to tell; the data's own if left.")
+    ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option("--report", metavar="FILE.html", help="Write a page; measures on targets."),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", help="Where the report measures: host if left; may repeat."),
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", help="CPU threads of measurements.")] = 1,
+    json: Json = False,
+) -> None:
+    """Prune, sparsify, distil and quantise a model for a task; a second call goes on."""
+    from ..search.compress import compress as run
+    from ..search.gain import measure_gains
+    from ..search.report import check_report_path, write_report
+    from ..search.training.options import TrainingOptions
+    from ..search.training.workshop import is_first
+    from ..targets import get
+
+    options = TrainingOptions() if training is None else TrainingOptions.load(training)
+    given = {
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "seq_len": seq_len,
+        "seed": seed,
+        "bf16": bf16,
+    }
+    options = options.replace(**{key: value for key, value in given.items() if value is not None})
+    if report is not None:
+        check_report_path(report)
+    elif target:
+        raise InputError("--target says where the report measures: name one with --report.")
+    for name in target or ():
+        get(name)
+    with console.progress() as tell:
+        result = run(
+            model,
+            data=data,
+            recipe=recipe,
+            output=output,
+            teacher=teacher,
+            options=options,
+            dev=dev,
+            split=split,
+            metric=metric,
+            dense=report is not None,
+            progress=tell,
+        )
+        if not is_first():  # one of several processes that trained together
+            return
+        gains: tuple[TargetGain, ...] = ()
+        if report is not None:
+            gains = measure_gains(result, target or ["host"], threads=threads, progress=tell)
+            write_report(result, gains, report)
+    _tell(result, gains, report, json)
+
+
+def _tell(
+    result: CompressionResult, gains: tuple[TargetGain, ...], report: str | None, json: bool
+) -> None:
+    from ..search.report import comparison, report_notes, report_warnings
+
+    for warning in report_warnings(result, gains):
+        console.warn(warning)
+    if json:
+        found: dict[str, Any] = result.to_json()
+        if report is not None:
+            found |= {"report": report, "gains": [gain.to_json() for gain in gains]}
+        console.print_json(found)
+        return
+    console.print_table(*comparison(result, gains))
+    for note in report_notes(result):
+        console.say(note)
+    where = f", {report}" if report else ""
+    console.say(f"{result.output}{where}: {result.seconds / 60:.1f} min")

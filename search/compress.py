@@ -1,0 +1,257 @@
+"""``canao.compress``: a model and a recipe in, a smaller model that answers as it does out.
+
+Validate all input; find or fine-tune the teacher; measure what matters in it; prune; distil, with
+sparsity and simulated int8 where the recipe asks for them; evaluate both on the development
+split, once; write the directory. What takes long is kept in the cache, so a call that was killed
+goes on, and gives what it would have given.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..compiler.checkpoint import locate, own_head, read_config
+from ..compiler.compression.costs import model_costs
+from ..compiler.compression.loading import load_compressed, load_masks
+from ..compiler.compression.manifest import MANIFEST
+from ..compiler.compression.recipe import Recipe
+from ..compiler.compression.saving import save_compressed
+from ..compiler.models import load_model
+from ..errors import InputError
+from ..runtime_harness.bundle.atomic import replace_file
+from .compress_result import CompressionResult, ModelFacts
+from .data import Split, load_split
+from .dense import dense_of_equal_flops
+from .evaluation import Evaluation
+from .tasks import Task, model_label_names, task_for
+from .training.distillation import distil, evaluate_as_compiled
+from .training.heads import has_head
+from .training.holdout import hold_out
+from .training.keys import digest_of_model, digest_of_rows, key_of
+from .training.options import TrainingOptions
+from .training.run import TrainingData
+from .training.teacher import find_teacher, load_tokenizer, task_facts
+from .training.trainer import bf16_in_hardware
+from .training.workshop import is_first, together, workshop
+
+__all__ = ["compress"]
+
+
+def compress(
+    model: str | os.PathLike[str],
+    *,
+    data: str | os.PathLike[str],
+    recipe: Recipe | Mapping[str, Any] | str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    teacher: str | os.PathLike[str] | None = None,
+    options: TrainingOptions | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    dev: str | os.PathLike[str] | None = None,
+    split: str = "dev",
+    metric: str | None = None,
+    dense: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> CompressionResult:
+    """Compress ``model`` for the task of ``data`` and write it to the directory ``output``.
+
+    ``model``: what ``load_model`` takes. Where it has no trained head for the task it is
+    fine-tuned first, unless ``teacher`` names a directory that is: then the student is cut from
+    that. ``data`` is as for ``load_split``: its ``train`` split is trained on (a tenth of it only
+    chooses checkpoints), its ``split`` is evaluated on, once, at the end; ``dev`` is other data
+    for that. ``recipe`` and ``options`` are values or files. ``dense`` trains, beside a
+    block-sparse model, a dense one of about its FLOPs in the same way.
+
+    Raises `InputError` for whatever is wrong with the call, before anything is trained;
+    `NumericsError` where the training diverges (its last good checkpoint stays);
+    `CanaoError` where another process is at the same training.
+    """
+    began = time.monotonic()
+    tell = progress or (lambda _: None)
+    tell("reading the data")
+    wanted = _recipe(recipe)
+    place = _checked_output(Path(output))
+    chosen = _options(options)
+    source = os.fspath(teacher if teacher is not None else model)
+    task, train, judged = _data(source, os.fspath(data), os.fspath(dev or data), split, metric)
+    length = chosen.seq_len or task.default_seq_len
+    chosen = chosen.replace(
+        seq_len=length, bf16=bf16_in_hardware() if chosen.bf16 is None else chosen.bf16
+    )
+    _check_model(source, teacher is not None, task, wanted, length)
+    rows, held = hold_out(train, chosen.holdout, chosen.seed)
+    directory = locate(source)[1]
+    if directory is None:
+        raise InputError(f"{source} has no directory with a tokenizer: give one that has.")
+    given = TrainingData(
+        task=task, tokenizer=load_tokenizer(directory), train=tuple(rows), held=tuple(held)
+    )
+    found = find_teacher(source, given, chosen, progress)
+    names = (judged.name, judged.split)
+    before = _before(found.directory, given, judged, length, tell)
+    student = distil(
+        found.directory, given, judged.rows, wanted, chosen, names=names, progress=progress
+    )
+    after = ModelFacts.of(student.costs, student.evaluation)
+    training: dict[str, Any] = {"teacher": found.training, "student": student.training}
+    beside, beside_at = None, None
+    if dense and wanted.sparsity:
+        equal = dense_of_equal_flops(
+            load_model(found.directory).module, wanted, after.flops, length
+        )
+        other = distil(
+            *(found.directory, given, judged.rows, equal, chosen),
+            names=names,
+            what="dense student",
+            progress=progress,
+        )
+        beside, beside_at = ModelFacts.of(other.costs, other.evaluation), other.directory
+        training["dense"] = other.training
+    if is_first():
+        save_compressed(
+            load_compressed(student.directory),
+            load_tokenizer(student.directory),
+            place,
+            wanted,
+            load_masks(student.directory) or None,
+        )
+    together()
+    return CompressionResult(
+        before=before,
+        after=after,
+        dense=beside,
+        output=place,
+        teacher=found.directory,
+        dense_output=beside_at,
+        data=judged.name,
+        seq_len=length,
+        recipe=wanted.to_json(),
+        options=chosen.to_json(),
+        training=training,
+        warnings=_warnings(before, after, student.evaluation),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _recipe(recipe: Any) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    return Recipe.from_json(recipe) if isinstance(recipe, Mapping) else Recipe.load(recipe)
+
+
+def _options(options: Any) -> TrainingOptions:
+    if options is None:
+        return TrainingOptions()
+    if isinstance(options, TrainingOptions):
+        return options
+    if isinstance(options, Mapping):
+        return TrainingOptions.from_json(options)
+    return TrainingOptions.load(options)
+
+
+def _checked_output(place: Path) -> Path:
+    """Refuse now what could not be written after an hour."""
+    taken = place.is_file() or (place.is_dir() and any(place.iterdir()))
+    if taken and not (place / MANIFEST).is_file():
+        raise InputError(f"{place} is there and is no compressed model: name another directory.")
+    parent = next(p for p in place.absolute().parents if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"{parent} cannot be written to: name another output directory.")
+    return place
+
+
+def _data(
+    model: str, data: str, dev: str, split: str, metric: str | None
+) -> tuple[Task, Split, Split]:
+    """The task, what is trained on and what is evaluated on."""
+    names: tuple[str, ...] = ()
+    head = None
+    location, _ = locate(model)
+    config = read_config(location, model)
+    if own_head(config) in ("masked-lm", "causal-lm"):
+        head = own_head(config)
+    train = load_split(data, "train")
+    own = task_for(train, metric=metric)
+    if own.kind == "language_modelling":
+        own = task_for(train, head=head, metric=metric)
+    if has_head(model, own):
+        names = model_label_names(config.to_dict())
+        train = load_split(data, "train", label_names=names)
+    judged = load_split(dev, split, label_names=names or train.label_names)
+    if judged.kind is not train.kind:
+        raise InputError(f"{dev} is {judged.kind.words}, but {data} is {train.kind.words}.")
+    task = task_for(
+        train,
+        head=head if own.kind == "language_modelling" else None,
+        num_labels=max(train.num_labels, judged.num_labels),
+        label_names=names,
+        metric=metric,
+    )
+    return task, train, judged
+
+
+def _check_model(model: str, teacher: bool, task: Task, recipe: Recipe, length: int) -> None:
+    location, _ = locate(model)
+    config = read_config(location, model)
+    recipe.validate(config)
+    if teacher and not has_head(model, task):
+        raise InputError(
+            f"{model} has no trained head {task.head!r}, so it cannot teach: fine-tune it, or "
+            "leave it out and the model will be fine-tuned."
+        )
+    longest = load_model(model).max_length
+    if longest is not None and length > longest:
+        raise InputError(f"{model} takes at most {longest} tokens, not {length}: ask for fewer.")
+
+
+def _before(
+    directory: Path,
+    data: TrainingData,
+    judged: Split,
+    length: int,
+    tell: Callable[[str], None],
+) -> ModelFacts:
+    """The teacher's facts; its evaluation is kept, so that the split is read once."""
+    module = load_model(directory).module
+    key = key_of(
+        what="evaluate",
+        model=digest_of_model(directory),
+        task=task_facts(data.task),
+        rows=digest_of_rows(judged.rows),
+        length=length,
+    )
+    with workshop(key) as place:
+        kept = place.folder / "evaluation.json"
+        found = _kept(kept)
+        if found is None:
+            tell("evaluating the teacher")
+            found = evaluate_as_compiled(
+                *(module, data.tokenizer, data, judged.rows, Recipe(), length),
+                (judged.name, judged.split),
+            )
+            if is_first():
+                replace_file(kept, json.dumps(found.to_json()).encode())
+            together()
+    return ModelFacts.of(model_costs(module, length), found)
+
+
+def _kept(file: Path) -> Evaluation | None:
+    try:
+        return Evaluation.from_json(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def _warnings(before: ModelFacts, after: ModelFacts, evaluation: Evaluation) -> tuple[str, ...]:
+    found = []
+    if evaluation.truncated:
+        found.append(
+            f"{evaluation.truncated} of the texts evaluated on were longer than "
+            f"{evaluation.seq_len} tokens and cut."
+        )
+    if after.flops >= before.flops and after.bytes >= before.bytes:
+        found.append("The recipe makes the model neither smaller nor cheaper.")
+    return tuple(found)

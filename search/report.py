@@ -1,0 +1,236 @@
+"""Teacher, dense student and compressed model side by side: a table, and one page of HTML.
+
+The page holds all that it shows, its plot's script included: it needs no network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..runtime_harness.bundle.atomic import replace_file
+from .compress_result import CompressionResult, ModelFacts
+from .gain import KEPT, TargetGain
+
+__all__ = ["check_report_path", "comparison", "report_notes", "report_warnings", "write_report"]
+
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+
+def check_report_path(path: str | os.PathLike[str]) -> Path:
+    """Raise `InputError` where a page could not be written."""
+    place = Path(path)
+    if place.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"The report {place} must be an .html file.")
+    if place.is_dir() or not place.absolute().parent.is_dir():
+        raise InputError(f"{place.absolute().parent} is no directory: the report goes there.")
+    return place
+
+
+def models_of(result: CompressionResult) -> dict[str, ModelFacts]:
+    """The models of a result by what they are, the teacher first."""
+    found = {"teacher": result.before}
+    if result.dense is not None:
+        found["dense"] = result.dense
+    return {**found, "compressed": result.after}
+
+
+def comparison(result: CompressionResult, gains: Sequence[TargetGain] = ()) -> Table:
+    """(columns, rows) for people: what each model costs, how fast and how good it is."""
+    models = models_of(result)
+    name = result.before.metric_name
+    times = tuple(f"{gain.target}, ms" for gain in gains)
+    columns = (
+        "model",
+        "parameters",
+        "FLOPs",
+        "of teacher",
+        "bytes",
+        name,
+        "95 % interval",
+        *times,
+    )
+    rows = []
+    for who, facts in models.items():
+        low, high = facts.interval
+        cells = (
+            who,
+            f"{facts.params / 1e6:.2f} M",
+            f"{facts.flops / 1e9:.3f} G",
+            f"{facts.flops / result.before.flops:.1%}",
+            f"{facts.bytes / 1e6:.1f} MB",
+            f"{facts.metric:.2f}",
+            f"{low:.2f} to {high:.2f}",
+        )
+        times = tuple(f"{gain.ms[who]:.3g}" if who in gain.ms else "-" for gain in gains)
+        rows.append(cells + times)
+    return columns, rows
+
+
+def report_warnings(result: CompressionResult, gains: Sequence[TargetGain]) -> list[str]:
+    """Those of the result, and one for each target that keeps under 80 % of what FLOPs promise."""
+    found = list(result.warnings)
+    for gain in gains:
+        marks = " (emulated: no time of real silicon)" if gain.emulated else ""
+        if gain.kept < KEPT:
+            found.append(
+                f"{gain.target}: {gain.gain:.2f} times faster where the FLOPs promise "
+                f"{gain.promised:.2f} ({gain.kept:.0%} of it){marks}: {gain.reason}."
+            )
+        if not gain.stable:
+            found.append(f"{gain.target}: the measurement was not stable; measure again.")
+    return found
+
+
+def report_notes(result: CompressionResult) -> list[str]:
+    """How a block-sparse model compares with the dense one of equal FLOPs."""
+    if result.dense is None:
+        if result.recipe.get("sparsity"):
+            return ["No dense model of equal FLOPs was trained beside this block-sparse one."]
+        return []
+    dense, sparse = result.dense, result.after
+    overlap = dense.interval[1] >= sparse.interval[0] and sparse.interval[1] >= dense.interval[0]
+    lower = sparse.metric_name in ("perplexity", "bits_per_character")
+    difference = (sparse.metric - dense.metric) * (-1 if lower else 1)
+    figures = (
+        f"{sparse.metric_name} {sparse.metric:.2f} at {sparse.flops / 1e9:.3f} GFLOP against "
+        f"{dense.metric:.2f} at {dense.flops / 1e9:.3f}"
+    )
+    if overlap:
+        return [
+            f"The dense model of equal FLOPs, trained alike, is as good as the block-sparse one: "
+            f"their intervals overlap ({figures})."
+        ]
+    verdict = "better" if difference > 0 else "worse"
+    return [
+        f"The block-sparse model is {verdict} than the dense one of equal FLOPs, trained alike "
+        f"({figures})."
+    ]
+
+
+def write_report(
+    result: CompressionResult, gains: Sequence[TargetGain], path: str | os.PathLike[str]
+) -> Path:
+    """Write one self-contained page, whole or not at all. Raises `InputError` for a bad path."""
+    import jinja2
+
+    place = check_report_path(path)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    columns, rows = comparison(result, gains)
+    text = environment.get_template("report.html").render(
+        title=f"Compressed for {result.data}",
+        introduction=(
+            f"Costs are of one text of {result.seq_len} tokens: 2 FLOPs a multiply-add, blocks of "
+            f"zeros left out; bytes as in a bundle. {result.before.metric_name} is of "
+            f"{result.before.n:,} rows, its interval by resampling them."
+        ),
+        warnings=report_warnings(result, gains),
+        notes=report_notes(result),
+        columns=columns,
+        rows=rows,
+        plot=_plot(result, gains),
+        seq_len=result.seq_len,
+        gains=[_gain_cells(gain) for gain in gains],
+        gain_columns=(
+            *("target", "device", "precision", "teacher, ms", "compressed, ms"),
+            *("times faster", "95 % interval", "promised", "kept", "threads"),
+        ),
+        training=_training(result),
+        training_columns=(
+            *("model", "rows", "held out", "steps", "minutes", "best on held out"),
+            *("at step", "padding saved", "bf16", "processes"),
+        ),
+        recipe=json.dumps(result.recipe, indent=1),
+        options=json.dumps(result.options, indent=1),
+    )
+    replace_file(place, text.encode())
+    return place
+
+
+def _gain_cells(gain: TargetGain) -> tuple[str, ...]:
+    return (
+        gain.target + (" (emulated)" if gain.emulated else ""),
+        gain.device,
+        gain.precision,
+        f"{gain.ms['teacher']:.3g}",
+        f"{gain.ms['compressed']:.3g}",
+        f"{gain.gain:.2f}",
+        f"{gain.interval[0]:.2f} to {gain.interval[1]:.2f}",
+        f"{gain.promised:.2f}",
+        f"{gain.kept:.0%}",
+        str(gain.threads),
+    )
+
+
+def _training(result: CompressionResult) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for who, report in result.training.items():
+        if report is None:
+            continue
+        rows.append(
+            (
+                who,
+                f"{report['rows']:,}",
+                f"{report['held_rows']:,}",
+                f"{report['steps']:,} of {report['planned_steps']:,}",
+                f"{report['seconds'] / 60:.1f}",
+                f"{report['best']:.2f}",
+                f"{report['best_step']:,}",
+                f"{report['padding']['saved']:.0%}",
+                "yes" if report["bf16"] else "no",
+                str(report["processes"]),
+            )
+        )
+    return rows
+
+
+def _plot(result: CompressionResult, gains: Sequence[TargetGain]) -> str:
+    """The metric with its interval over FLOPs, and over time for each target."""
+    import plotly.graph_objects as graph
+    from plotly.subplots import make_subplots
+
+    models = models_of(result)
+    axes: list[tuple[str, dict[str, float]]] = [
+        ("GFLOP", {who: facts.flops / 1e9 for who, facts in models.items()})
+    ]
+    axes += [(f"{gain.target}, ms", dict(gain.ms)) for gain in gains]
+    figure = make_subplots(rows=1, cols=len(axes), shared_yaxes=True)
+    colours = {"teacher": "#64748b", "dense": "#c2410c", "compressed": "#2563a8"}
+    for column, (title, places) in enumerate(axes, 1):
+        for who, facts in models.items():
+            if who not in places:
+                continue
+            low, high = facts.interval
+            spread: dict[str, Any] = {
+                "type": "data",
+                "symmetric": False,
+                "array": [high - facts.metric],
+                "arrayminus": [facts.metric - low],
+            }
+            figure.add_trace(
+                graph.Scatter(
+                    x=[places[who]],
+                    y=[facts.metric],
+                    error_y=spread,
+                    mode="markers",
+                    marker={"size": 11, "color": colours[who]},
+                    name=who,
+                    legendgroup=who,
+                    showlegend=column == 1,
+                ),
+                row=1,
+                col=column,
+            )
+        figure.update_xaxes(title_text=title, rangemode="tozero", row=1, col=column)
+    figure.update_yaxes(title_text=result.before.metric_name, row=1, col=1)
+    figure.update_layout(template="plotly_white", height=380, margin={"t": 20})
+    html: str = figure.to_html(full_html=False, include_plotlyjs="inline", div_id="models")
+    return html

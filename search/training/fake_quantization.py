@@ -1,0 +1,110 @@
+"""Quantisation-aware training: linear layers that compute as the compiler's int8 kernels do.
+
+Forward: activations of 8 bits between the extremes of each row, weights of 8 bits symmetric for
+each output (`compiler.quantization.fake`), the product in float32 whatever the autocast. Backward:
+the straight-through estimator (Bengio et al. 2013, arXiv 1308.3432), rounding counts as the
+identity: the gradients are those of the product of the rounded values.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...compiler.compression.matching import rule_for
+from ...compiler.compression.recipe import Recipe
+from ...compiler.quantization.fake import fake_rows, fake_weight
+from ...compiler.quantization.sites import LEAST
+
+__all__ = ["FakeQuantized", "quantized_linears", "wants_int8"]
+
+
+class _Product(torch.autograd.Function):
+    """x [..., depth] times weight [outputs, depth] transposed, both rounded to 8 bits."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        kind = x.device.type
+        narrow = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        with torch.autocast(kind, enabled=False):
+            rows, columns = fake_rows(x.float()), fake_weight(weight)
+            ctx.save_for_backward(rows.to(narrow), columns.to(narrow))
+            ctx.dtype = x.dtype
+            return nn.functional.linear(rows, columns)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, columns = ctx.saved_tensors
+        narrow = gradient.to(rows.dtype)
+        to_weight = narrow.flatten(0, -2).T @ rows.flatten(0, -2)
+        return (narrow @ columns).to(ctx.dtype), to_weight.float()
+
+
+class FakeQuantized:
+    """Linear layers of a model that can be switched to 8 bits and back; weights stay where they
+    are, so checkpoints and optimisers see no difference."""
+
+    def __init__(self, linears: Collection[nn.Linear]) -> None:
+        self._linears = list(linears)
+        self.active = False
+
+    def __len__(self) -> int:
+        return len(self._linears)
+
+    def activate(self) -> None:
+        """From now on these layers compute in 8 bits."""
+        if not self.active:
+            for linear in self._linears:
+                vars(linear)["forward"] = functools.partial(_forward, linear)
+        self.active = True
+
+    def deactivate(self) -> None:
+        """These layers compute as they did."""
+        if self.active:
+            for linear in self._linears:
+                vars(linear).pop("forward", None)
+        self.active = False
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Inside the block these layers compute in 8 bits."""
+        before = self.active
+        self.activate()
+        try:
+            yield
+        finally:
+            if not before:
+                self.deactivate()
+
+
+def quantized_linears(model: Any, recipe: Recipe) -> dict[str, nn.Linear]:
+    """The layers that ``recipe`` makes int8, by the names of their weights.
+
+    Layers with fewer than 16 inputs or outputs stay wide, as the compiler leaves them.
+    """
+    found = {}
+    for path, module in model.named_modules():
+        name = f"{path}.weight"
+        if not isinstance(module, nn.Linear) or min(module.weight.shape) < LEAST:
+            continue
+        rule = rule_for(recipe.precision, name, model)
+        if (rule.precision if rule is not None else recipe.default_precision) == "int8":
+            found[name] = module
+    return found
+
+
+def wants_int8(recipe: Recipe) -> bool:
+    """Whether some layer of the recipe may become int8."""
+    rules = [rule.precision for rule in recipe.precision]
+    return "int8" in (*rules, recipe.default_precision)
+
+
+def _forward(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    product: Callable[..., torch.Tensor] = _Product.apply
+    result = product(x, linear.weight)
+    return result if linear.bias is None else result + linear.bias

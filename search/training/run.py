@@ -1,0 +1,265 @@
+"""One training: from a model and rows to the best checkpoint's weights in that model."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+
+from ...compiler.compression.structure import structure_of
+from ...errors import InputError
+from ..data import Row
+from ..evaluation import evaluate_model
+from ..evaluation_pytorch import model_inputs
+from ..tasks import Task
+from .batches import Collator, padding_of
+from .callbacks import Finite, Marks, Progress, Quantizing, Sparsifying
+from .checkpoints import last_checkpoint
+from .fake_quantization import FakeQuantized
+from .options import TrainingOptions
+from .student import Student, Teacher
+from .trainer import DistillationTrainer, bf16_in_hardware, training_arguments
+
+__all__ = ["TrainingData", "TrainingReport", "loss_kind", "pad_id", "sign_of", "train"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """What is trained on: rows for the weights, and rows held out that choose the checkpoint."""
+
+    task: Task
+    tokenizer: Any
+    train: Sequence[Row]
+    held: Sequence[Row]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingReport:
+    """What a training did. ``best`` is the metric on the rows held out, at ``best_step``;
+    ``seconds`` counts every call that it went on in; ``curve`` holds (step, metric).
+    """
+
+    metric: str
+    best: float
+    best_step: int
+    steps: int
+    planned_steps: int
+    seconds: float
+    rows: int
+    held_rows: int
+    processes: int
+    bf16: bool
+    padding: dict[str, Any]
+    curve: tuple[tuple[int, float], ...]
+    terms: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**dataclasses.asdict(self), "curve": [list(point) for point in self.curve]}
+
+
+def sign_of(task: Task) -> int:
+    """1 where the task's metric is better when higher, -1 where lower (perplexity, bits)."""
+    return -1 if task.primary in ("perplexity", "bits_per_character") else 1
+
+
+def train(
+    model: Any,
+    data: TrainingData,
+    options: TrainingOptions,
+    folder: Path,
+    *,
+    what: str,
+    teacher: Any = None,
+    vocabulary: torch.Tensor | None = None,
+    quantized: FakeQuantized | None = None,
+    sparsifier: Any = None,
+    progress: Callable[[str], None] | None = None,
+) -> TrainingReport:
+    """Train ``model`` in place, going on where a checkpoint in ``folder`` ends.
+
+    ``teacher``: a model to distil from; ``vocabulary`` its ids of the model's tokens where they
+    differ. ``quantized``: layers to train in 8 bits; ``sparsifier``: blocks to remove. Raises
+    `InputError` for data that cannot be trained on and `NumericsError`, with the step, where the
+    loss is not finite: the last good checkpoint stays.
+    """
+    length = options.seq_len or data.task.default_seq_len
+    features = data.task.features(data.train, data.tokenizer, length)
+    progress_of = Progress(what, progress or (lambda _: None))
+    bf16 = bf16_in_hardware() if options.bf16 is None else options.bf16
+    with _training_mode(model, options), _attention([model, teacher], bf16):
+        student = Student(model, loss_kind(data.task), options, teacher)
+        reader = _reader(teacher, student, vocabulary)
+        world = _processes()
+        arguments = training_arguments(options, folder, len(features), world)
+        kept: list[TrainerCallback] = [Finite()]
+        kept += [Sparsifying(sparsifier, options)] if sparsifier is not None else []
+        kept += [Quantizing(quantized, options)] if quantized is not None else []
+        if options.patience:
+            kept.append(EarlyStoppingCallback(early_stopping_patience=options.patience))
+        trainer = DistillationTrainer(
+            student,
+            reader,
+            options,
+            lambda: _judge(model, data, length, options.batch_size, arguments.bf16),
+            _settled(options, quantized, sparsifier),
+            args=arguments,
+            train_dataset=features,
+            eval_dataset=features[:1],  # asked for, not read: `evaluate` is ours
+            data_collator=Collator(
+                inputs=model_inputs(model),
+                pad_id=pad_id(model),
+                longest=length,
+            ),
+            callbacks=[*kept, progress_of],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(_Epochs(trainer))
+        trainer.add_callback(Marks(progress_of, trainer.accelerator.wait_for_everyone))
+        try:
+            found = last_checkpoint(folder) if trainer.is_world_process_zero() else None
+            trainer.go_on(_agreed(found))
+            if sparsifier is not None:
+                sparsifier.apply()
+        finally:
+            student.close()
+            if reader is not None:
+                reader.close()
+            if quantized is not None:
+                quantized.deactivate()
+    state = trainer.state
+    curve = [(e["step"], e["eval_value"]) for e in state.log_history if "eval_value" in e]
+    lengths = [len(feature["input_ids"]) for feature in features]
+    best = dict(curve).get(state.best_global_step, curve[-1][1])
+    sign = sign_of(data.task)
+    return TrainingReport(
+        metric=data.task.primary,
+        best=sign * best,
+        best_step=int(state.best_global_step or curve[-1][0]),
+        steps=state.global_step,
+        planned_steps=state.max_steps,
+        seconds=progress_of.seconds,
+        rows=len(data.train),
+        held_rows=len(data.held),
+        processes=world,
+        bf16=bool(arguments.bf16),
+        padding=padding_of(lengths, options.batch_size, options.seed).to_json(),
+        curve=tuple((step, sign * value) for step, value in curve),
+        terms=dict(trainer.terms),
+    )
+
+
+class _Epochs(TrainerCallback):  # type: ignore[misc]
+    """Tells the order of rows which epoch begins."""
+
+    def __init__(self, trainer: DistillationTrainer) -> None:
+        self._trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The epoch follows from the steps that are done."""
+        self._trainer.begin_epoch(int((state.epoch or 0) + 1e-6))
+
+
+@contextlib.contextmanager
+def _training_mode(model: Any, options: TrainingOptions) -> Iterator[None]:
+    """Dropout as asked, tables fixed if asked; afterwards as it was, and evaluating."""
+    drops = [part for part in model.modules() if isinstance(part, nn.Dropout)]
+    before = [part.p for part in drops]
+    attention = {
+        id(part)
+        for layer in structure_of(model).layers
+        for part in layer.attention.modules()
+        if isinstance(part, nn.Dropout)
+    }
+    fixed = [p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()]
+    fixed = [p for p in fixed if p.requires_grad and options.tables_fixed]
+    for part in drops:
+        part.p = options.attention_dropout if id(part) in attention else options.dropout
+    for parameter in fixed:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for part, rate in zip(drops, before, strict=True):
+            part.p = rate
+        for parameter in fixed:
+            parameter.requires_grad_(True)
+        model.eval()
+
+
+@contextlib.contextmanager
+def _attention(models: Sequence[Any], bf16: bool) -> Iterator[None]:
+    """Attention by plain products in bf16: on CPUs the fused one's gradients take much longer."""
+    chosen = [model for model in models if model is not None and bf16]
+    before = [model.config._attn_implementation for model in chosen]
+    for model in chosen:
+        model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        for model, name in zip(chosen, before, strict=True):
+            model.set_attn_implementation(name)
+
+
+def _reader(teacher: Any, student: Student, vocabulary: Any) -> Teacher | None:
+    if teacher is None:
+        return None
+    return Teacher(teacher, student.pairs, student.relations, vocabulary)
+
+
+def _judge(model: Any, data: TrainingData, length: int, batch: int, bf16: bool) -> float:
+    found = evaluate_model(
+        model,
+        data.tokenizer,
+        data.task,
+        data.held,
+        seq_len=length,
+        batch_size=batch,
+        bf16=bf16,
+    )
+    return sign_of(data.task) * found.value
+
+
+def _settled(options: TrainingOptions, quantized: Any, sparsifier: Any) -> float:
+    times = [options.quantize_from] if quantized is not None else []
+    times += [options.sparse_at] if sparsifier is not None else []
+    return max(times, default=0.0)
+
+
+def loss_kind(task: Task) -> str:
+    """As `losses` calls it: a head, or regression."""
+    if task.kind == "regression":
+        if task.head == "base":
+            raise InputError("A model without a head cannot be trained on scores: give it one.")
+        return "regression"
+    return task.head
+
+
+def pad_id(model: Any) -> int:
+    """The id that fills rows up."""
+    pad = getattr(model.config, "pad_token_id", None)
+    return pad if isinstance(pad, int) and pad >= 0 else 0
+
+
+def _processes() -> int:
+    from accelerate import PartialState
+
+    return int(PartialState(cpu=not torch.cuda.is_available()).num_processes)
+
+
+def _agreed(found: Path | None) -> Path | None:
+    """What the first process found, in all of them."""
+    from accelerate.utils import broadcast_object_list
+
+    if _processes() == 1:
+        return found
+    shared: list[Any] = [None if found is None else str(found)]
+    broadcast_object_list(shared)
+    return None if shared[0] is None else Path(shared[0])

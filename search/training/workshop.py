@@ -1,0 +1,99 @@
+"""A folder of the cache in which one training works, and which one process at a time may use."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import CanaoError
+from ...leases import mark_used
+from ...paths import cache_dir
+from ...runtime_harness.bundle.atomic import replace_file
+
+__all__ = ["Workshop", "is_first", "together", "workshop"]
+
+_RESULT = "result.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """``checkpoints`` hold what is not finished; ``model`` and the result are there when all is.
+
+    Several processes that train together share one; the first of them writes.
+    """
+
+    folder: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the training goes on."""
+        return self.folder / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The finished model's directory."""
+        return self.folder / "model"
+
+    def result(self) -> dict[str, Any] | None:
+        """What `finish` was told; None before that."""
+        try:
+            found = json.loads((self.folder / _RESULT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if self.model.is_dir() else None
+
+    def finish(self, write_model: Callable[[Path], object], result: dict[str, Any]) -> None:
+        """Keep the finished model and its result; checkpoints are needed no more."""
+        if is_first():
+            write_model(self.model)
+            replace_file(self.folder / _RESULT, json.dumps(result, indent=1).encode())
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+        together()
+
+
+@contextlib.contextmanager
+def workshop(key: str) -> Iterator[Workshop]:
+    """The workshop of that name in the user's cache, for this process (and those it trains with).
+
+    Raises `CanaoError` where another process is at the same training.
+    """
+    folder = cache_dir("training", key)
+    mark_used(folder)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        if is_first():
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise CanaoError(
+                    f"Another process is at the very same training (in {folder}): wait for it, "
+                    "its result will be found."
+                ) from error
+        together()
+        yield Workshop(folder=folder)
+    finally:
+        os.close(descriptor)
+
+
+def is_first() -> bool:
+    """Whether this process is alone, or the first of those that train together."""
+    return bool(_state().is_main_process)
+
+
+def together() -> None:
+    """Wait until every process that trains with this one is here."""
+    _state().wait_for_everyone()
+
+
+def _state() -> Any:
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.cuda.is_available())
