@@ -75,6 +75,8 @@ def _stored(weight: torch.Tensor, precision: str) -> torch.Tensor:
     """A weight in the element that an engine of this precision reads."""
     import torch
 
+    if precision == "f16":
+        return _narrowed([weight], {"element": "f16"})
     if precision == "bf16":
         return weight.to(torch.bfloat16).view(torch.int16)
     return int8_codes(weight) if precision == "int8" else weight

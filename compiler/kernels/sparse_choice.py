@@ -17,12 +17,15 @@ from .engines.base import Engine
 from .engines.registry import ENGINES, by_label
 from .product import ProductShape
 from .sparse_format import SparseLayout, layout_for
+from .sparse_gpu import SparseLanes
 from .sparse_tiles import SparseTiles
 
 __all__ = [
+    "NARROW_SUBGROUP",
     "Cut",
     "SparseChoice",
     "SparseEngine",
+    "chosen_lanes",
     "chosen_sparse",
     "cut_of",
     "cuts",
@@ -38,6 +41,11 @@ Cut = tuple[int, int, int]
 _FIXED = 0.05
 _FIXED_TILES = 0.2
 _LEAST_GAIN = 1.1
+_MOST_ON_SOFTWARE, _MOST_ON_GPU = 0.9, 0.5
+NARROW_SUBGROUP = 8
+"""A subgroup as narrow as this is a CPU's vector."""
+
+_GPU_LABEL = re.compile(r"gpu_sparse_(\w+)")
 _TILES_LABEL = re.compile(r"amx_sparse_(int8|bf16)_\d+x(\d+)")
 _MOST_TILES = 3
 
@@ -49,28 +57,29 @@ def cut_of(layout: SparseLayout) -> Cut:
 
 def cuts() -> set[Cut]:
     """Every cut that an engine could ask for."""
-    found: list[SparseEngine] = [
-        kind(rows, tiles) for kind in ENGINES for tiles, rows in kind.blocks.items()
-    ]
+    found: list[SparseEngine | SparseLanes] = [SparseLanes("f32")]
+    found += [kind(rows, tiles) for kind in ENGINES for tiles, rows in kind.blocks.items()]
     for precision in ("int8", "bf16"):
         found += [SparseTiles(precision, tiles + 1) for tiles in range(_MOST_TILES)]
     return {cut_of(sparse_layout(engine, 1, 1)) for engine in found if not _dense_tiles(engine)}
 
 
-def sparse_layout(engine: SparseEngine, outputs: int, depth: int) -> SparseLayout:
+def sparse_layout(engine: SparseEngine | SparseLanes, outputs: int, depth: int) -> SparseLayout:
     """The blocks that an engine takes of a weight."""
-    if isinstance(engine, SparseTiles):
+    if isinstance(engine, (SparseTiles, SparseLanes)):
         return engine.layout(outputs, depth)
     return layout_for(engine, outputs, depth)
 
 
-def sparse_label(engine: SparseEngine) -> str:
+def sparse_label(engine: SparseEngine | SparseLanes) -> str:
     """What `sparse_by_label` knows it by; engines that pack alike have the same one."""
-    return engine.label if isinstance(engine, SparseTiles) else engine.packing
+    return engine.packing if isinstance(engine, Engine) else engine.label
 
 
-def sparse_by_label(label: str) -> SparseEngine:
+def sparse_by_label(label: str) -> SparseEngine | SparseLanes:
     """The engine whose `sparse_label` this is. Raises `InputError` if there is none."""
+    if match := _GPU_LABEL.fullmatch(label):
+        return SparseLanes(match[1])
     match = _TILES_LABEL.fullmatch(label)
     return SparseTiles(match[1], int(match[2]) // 16) if match else by_label(label)
 
@@ -112,6 +121,18 @@ def chosen_sparse(
     return best if best is not None and best.cost * _LEAST_GAIN < 1 else None
 
 
+def chosen_lanes(
+    engine: SparseLanes, outputs: int, depth: int, stored: int, lanes: int
+) -> float | None:
+    """The density of a weight on a GPU with subgroups of ``lanes``; None where its dense product
+    is faster: measured in software, where subgroups are narrow; on others taken from the number
+    of multiplications, with room for a dense product that reads its operands more cleverly."""
+    layout = engine.layout(outputs, depth)
+    density = stored / (layout.panels * layout.columns)
+    most = _MOST_ON_SOFTWARE if lanes <= NARROW_SUBGROUP else _MOST_ON_GPU
+    return density if density <= most else None
+
+
 def _candidates(dense: Engine, rows: int) -> Iterable[SparseEngine]:
     if _dense_tiles(dense):
         return [SparseTiles(dense.precision, tiles + 1) for tiles in range(_MOST_TILES)]
@@ -126,6 +147,6 @@ def _vectors(engine: SparseEngine) -> float:
     return _MOST_TILES * engine.tiles / widest
 
 
-def _dense_tiles(engine: SparseEngine) -> bool:
+def _dense_tiles(engine: SparseEngine | SparseLanes) -> bool:
     """Whether it takes neighbouring depth groups only."""
-    return not isinstance(engine, SparseTiles) and engine.name.startswith("amx")
+    return isinstance(engine, Engine) and engine.name.startswith("amx")

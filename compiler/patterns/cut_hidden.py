@@ -134,6 +134,7 @@ def _cut(context: PatternContext, found: _Between) -> int:
     for op in (*found.makers, *found.others):
         (*lead, _), element = tensor_shape(op.results[0])
         op.results[0].set_type(tensor_type((*lead, kept), element))
+    context.notes.append(f"{', '.join(meeting.readers)}: {kept} of {size} inputs are computed.")
     return size - kept
 
 

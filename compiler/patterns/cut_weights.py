@@ -12,6 +12,8 @@ from .torch_ops import parameter_name, tensor_shape
 
 __all__ = ["Meeting", "idle_of", "is_plain_linear"]
 
+_NUMBERS = ("kept_places", "kept_ranks")
+
 
 def idle_of(context: PatternContext, name: str) -> Idle:
     """What is idle in the parameter ``name``."""
@@ -94,9 +96,8 @@ class Meeting:
         return derived.name
 
     def derive(self, kind: str, sources: Sequence[str], length: int, **attributes: Any) -> str:
-        """A vector that follows from which lines stay: ``sources`` stand before the weights
-        that meet, of which ``readers`` are readers."""
-        dtype = "float32" if sources else "int32"
+        """A vector of ``length`` that follows from which lines stay (`cutting`)."""
+        dtype = "int32" if kind in _NUMBERS else "float32"
         derived = self.context.parameters.derive(
             kind,
             sources,

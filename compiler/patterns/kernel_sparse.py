@@ -22,8 +22,15 @@ from ..kernels.epilogue import Epilogue
 from ..kernels.executable import Kernel
 from ..kernels.forms import Form
 from ..kernels.product import ProductShape
-from ..kernels.sparse_choice import SparseEngine, chosen_sparse, sparse_label, sparse_layout
+from ..kernels.sparse_choice import (
+    SparseEngine,
+    chosen_lanes,
+    chosen_sparse,
+    sparse_label,
+    sparse_layout,
+)
 from ..kernels.sparse_format import SparseLayout
+from ..kernels.sparse_gpu import SparseLanes
 from ..kernels.sparse_product import sparse_form, sparse_product_kernel
 from ..kernels.sparse_tiles import SparseTiles
 from ..kernels.words import words_kernel
@@ -122,19 +129,21 @@ def sparse_weight(
 def sparse_cost(context: PatternContext, name: str, rows: int) -> float:
     """The time of the product with the parameter ``name`` over that of the dense one: below 1
     where a sparse one is faster."""
-    if context.target.kind != "cpu":
-        return 1.0
     outputs, depth = context.parameters[name].shape
-    shape = ProductShape(rows, depth, outputs)
     precision = precision_of(context, name)
+    weight = rounded_weight(context, name)[0] if precision == "int8" else name
+
+    def stored(layout: SparseLayout) -> int | None:
+        return blocks_stored(context.parameters, context.blocks, weight, layout)
+
+    if context.target.kind != "cpu":
+        lanes = SparseLanes("f32")
+        blocks = stored(lanes.layout(outputs, depth))
+        subgroup = context.target.subgroup_size or 1
+        if blocks is None or not lanes.serves(outputs, depth):
+            return 1.0
+        return chosen_lanes(lanes, outputs, depth, blocks, subgroup) or 1.0
+    shape = ProductShape(rows, depth, outputs)
     dense = chosen_engine(context.choices, context.target.features, precision, shape)
-    if dense is None:
-        return 1.0
-    if precision == "int8":
-        name, _ = rounded_weight(context, name)
-    chosen = chosen_sparse(
-        dense,
-        shape,
-        lambda layout: blocks_stored(context.parameters, context.blocks, name, layout),
-    )
+    chosen = chosen_sparse(dense, shape, stored) if dense is not None else None
     return chosen.cost if chosen is not None else 1.0

@@ -18,6 +18,7 @@ from .cut_hidden import CutHidden
 from .decompose_attention import DecomposeAttention
 from .emit_kernels import EmitKernels
 from .fuse_qkv import FuseQKV
+from .gather_lines import GatherLines
 from .kernel_attention import KernelAttention
 from .kernel_layer_norm import KernelLayerNorm
 from .kernel_linear import KernelLinear
@@ -26,6 +27,7 @@ from .narrow_linear import NarrowLinear
 from .quantize_embeddings import QuantizeEmbeddings
 from .quantize_linear import QuantizeLinear
 from .single_queue import SingleQueue
+from .sparse_linear import SparseLinear
 from .split_heads import SplitHeads
 from .strip_checks import StripChecks
 from .strip_copies import StripCopies
@@ -51,6 +53,8 @@ PIPELINE: list[Pattern] = [
     StripCopies(),
     # Smaller products first: what follows sees only what is left of a layer.
     CutHidden(),
+    # What is left of idle lines has other readers or another producer.
+    GatherLines(),
     # Joins projections while a linear layer is still one operation with named weights.
     FuseQKV(),
     # While attention is still one operation, on slices of the joined projection.
@@ -61,6 +65,8 @@ PIPELINE: list[Pattern] = [
     DecomposeAttention(),
     # After everything that reads linear layers: it takes them, and what follows them, away.
     KernelLinear(),
+    # The same for a GPU, where only sparse products are kernels.
+    SparseLinear(),
     # What no kernel took, in the precision that is asked for.
     QuantizeLinear(),
     NarrowLinear(),

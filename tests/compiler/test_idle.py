@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from canao import targets
+from canao.compiler.api import compile_model
 from canao.compiler.cutting import ACTIVATIONS, cut
 from canao.compiler.idle import FILL, find_idle, idle_by_parameter, kept_places
+from canao.compiler.kernels import gather_choice
 from canao.compiler.kernels.engines.registry import engine_for
+from canao.compiler.kernels.gather_choice import expanded_cost, gathered_cost
 from canao.compiler.lowering import LoweringRequest
 
 from ..profiles import compiling
@@ -81,9 +85,8 @@ def hidden_models(draw: st.DrawFn) -> Hidden:
     return model.eval()
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
 @compiling()
-@given(model=hidden_models(), rows=st.integers(1, 40))
+@given(precision=st.sampled_from(PRECISIONS), model=hidden_models(), rows=st.integers(1, 40))
 def test_hidden_values_are_cut(
     tmp_path_factory: pytest.TempPathFactory, precision: str, model: Hidden, rows: int
 ) -> None:
@@ -104,6 +107,89 @@ def test_hidden_values_are_cut(
     assert bool(cuts) == bool(result.patterns["canao.cut_hidden"])
     if precision == "f32" and left < hidden - FILL and not any("kept" in n for n in result.notes):
         assert cuts
+
+
+class Shared(torch.nn.Module):
+    """Two layers that read one input, of which neither needs all; one makes too few outputs."""
+
+    def __init__(self, depth: int, outputs: int, seed: int, part: float) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        rng = np.random.default_rng(seed)
+        self.norm = torch.nn.LayerNorm(depth)
+        self.left = torch.nn.Linear(depth, outputs, bias=bool(seed % 2))
+        self.right = torch.nn.Linear(depth, 40)
+        unread = torch.from_numpy(rng.random(depth) >= part)
+        with torch.no_grad():
+            self.norm.bias += torch.randn(depth)
+            for layer in (self.left, self.right):
+                layer.weight[:, unread] = 0
+            self.left.weight[torch.from_numpy(rng.random(outputs) >= part)] = 0
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.norm(x)
+        return self.left(x) + 1, self.right(x).tanh()
+
+
+@compiling()
+@given(
+    precision=st.sampled_from(PRECISIONS),
+    rows=st.integers(1, 40),
+    depth=st.integers(16, 200),
+    outputs=st.integers(16, 150),
+    part=st.sampled_from([0.0, 0.1, 0.4, 0.9, 1.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_lines_are_picked_and_placed(
+    tmp_path_factory: pytest.TempPathFactory,
+    precision: str,
+    rows: int,
+    depth: int,
+    outputs: int,
+    part: float,
+    seed: int,
+) -> None:
+    # As if picking were free: whether it pays is another matter than whether it is right.
+    with mock.patch.object(gather_choice, "_worth", return_value=0):
+        model, entry, inputs = imported(
+            Shared(depth, outputs, seed, part).eval(), [torch.randn(1, rows, depth)]
+        )
+        request = {"precision": precision, "blocks": ()}
+        arrays, result = lower_and_run(model, inputs, tmp_path_factory.mktemp("picked"), **request)
+    assert relative_error(arrays, entry(*inputs)) < _TOLERANCE[precision]
+    kinds = {d.kind for d in result.derivations}
+    if part == 1.0:
+        assert "cut" not in kinds
+    if part <= 0.1 and min(depth, outputs) > 64:
+        assert {"kept_places", "kept_ranks", "cut"} <= kinds
+
+
+def test_idle_lines_on_gpus(tmp_path: Any) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        Hidden(70, 130, 3, gated=True, second=False, activation="gelu"),
+        torch.nn.LayerNorm(33),
+        torch.nn.Linear(33, 40),
+    )
+    with torch.no_grad():
+        model[0].down.weight[:, ::2] = 0
+        model[0].up.weight[:, 1::3] = 0
+        model[0].gate.weight[:, 1::3] = 0
+        model[2].weight[::2] = 0
+    with mock.patch.object(gather_choice, "_worth", return_value=0):
+        report = compile_model(
+            model.eval(),
+            example_inputs={"input": torch.randn(1, 9, 70)},
+            target=("vulkan-llvmpipe", "vulkan-adreno", "vulkan-mali"),
+            isolated=False,
+            output=tmp_path / "bundle",
+        )
+    # 65 of 130 neurons are read, in whole sixteens; applied once for each target.
+    assert report.patterns["canao.cut_hidden"] == 3 * (130 - 80)
+    assert report.patterns["canao.gather_lines"] == 3 * 2
+    numerics = report.numerics["vulkan-llvmpipe"]
+    assert numerics is not None
+    assert numerics["ok"]
 
 
 def test_what_else_is_read_stays(tmp_path: Any) -> None:
@@ -136,6 +222,14 @@ def test_infinite_constants_of_unread_neurons_add_nothing(tmp_path: Any) -> None
     with torch.no_grad():
         model.up.bias[20:] = 0
         assert relative_error(arrays, (model(*inputs),)) < 1e-5
+
+
+def test_picking_for_few_outputs_does_not_pay() -> None:
+    for precision in PRECISIONS:
+        engine = engine_for(targets.get("host").features, precision, 768, 128)
+        assert gathered_cost(engine, 3072, 0.25) < 0.5
+        assert gathered_cost(engine, 16, 0.5) > 0.9
+        assert expanded_cost(engine, 16, 0.5) > 0.9
 
 
 @given(st.integers(1, 200), st.integers(0, 2**200))

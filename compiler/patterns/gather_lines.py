@@ -1,0 +1,206 @@
+"""Products without the inputs and the outputs of zeros that a matrix has whole.
+
+Before::
+
+    %y = torch.aten.linear %x, %w, %b           columns of %w are zero
+
+After::
+
+    %g = linalg.generic: %g[m, i] = %x[m, kept[i]]
+    %y = torch.aten.linear %g, %w[:, kept], %b
+
+and likewise, where rows of %w are zero::
+
+    %t = torch.aten.linear %x, %w[kept], none
+    %y = linalg.generic: %y[m, n] = (%t[m, rank[n]] where n is kept, else 0) + %b[n]
+
+Law: a term of a sum that is multiplied by zero can be left out; a sum without terms is zero. All
+layers that read %x share one %g, of the inputs that any of them needs. Where `cut_hidden` could
+let the producer leave the values out, it has, and nothing is left here to pick.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iree.compiler import ir
+
+from ..kernels.choosing.choices import chosen_engine
+from ..kernels.engines.base import Engine
+from ..kernels.gather_choice import expanded_cost, gathered_cost
+from ..kernels.product import ProductShape
+from .activations import activation_of
+from .base import Pattern, PatternContext, Stage, operations
+from .cut_weights import Meeting, is_plain_linear
+from .kernel_calls import KernelCalls, only_user, rows_and_width
+from .kernel_sparse import sparse_cost
+from .linalg_text import MAPS, splice, tensor
+from .product_weights import precision_of
+from .torch_ops import TorchBuilder, parameter_name, tensor_shape, tensor_type
+
+__all__ = ["GatherLines"]
+
+_LEAST_GAIN = 1.1
+
+
+class GatherLines(Pattern):
+    """See the module's docstring."""
+
+    name = "canao.gather_lines"
+    stage: Stage = "torch"
+    after = ("canao.cut_hidden",)
+
+    def run(self, module: ir.Module, context: PatternContext) -> int:
+        """Pick inputs, and put outputs in their places, wherever that is faster."""
+        if not context.idle:
+            return 0
+        applied = 0
+        groups: list[tuple[Any, list[Any]]] = []
+        for op in filter(is_plain_linear, operations(module, "torch.aten.linear")):
+            source = op.operands[0]
+            known = next((ops for value, ops in groups if value == source), None)
+            if known is None:
+                groups.append((source, known := []))
+            known.append(op)
+        for source, ops in groups:
+            applied += _gather(module, context, source, ops)
+        for _, ops in groups:
+            applied += sum(_expand(module, context, op) for op in ops)
+        return applied
+
+
+def _gather(module: ir.Module, context: PatternContext, source: Any, ops: list[Any]) -> int:
+    rows, size = rows_and_width(source)
+    meeting = Meeting(context=context, size=size, readers=tuple(map(_name, ops)))
+    kept = meeting.kept
+    outputs = sum(context.parameters[name].shape[0] for name in meeting.readers)
+    part, first = kept / size, meeting.readers[0]
+    cost = gathered_cost(_dense(context, first, rows), outputs, part)
+    if kept == size or not _pays(context, meeting.readers, rows, cost):
+        return 0
+    places = meeting.derive("kept_places", meeting.weights, kept, size=size)
+    calls = KernelCalls(module, context, ops[0].location)
+    (*lead, _), element = tensor_shape(source)
+    with ir.InsertionPoint(ops[0]):
+        arguments = [calls.matrix(source), calls.parameter(context.parameters[places])]
+        result = splice(_picked(rows, size, kept), arguments, ops[0].location, ops[0])
+        gathered = calls.restored(result, tensor_type((*lead, kept), element))
+    for op in ops:
+        name = meeting.cut(_name(op), 1)
+        with ir.InsertionPoint(op):
+            op.operands[1] = TorchBuilder(op.location).parameter(
+                name, context.parameters[name].shape, element
+            )
+        op.operands[0] = gathered
+    context.notes.append(
+        f"{', '.join(meeting.readers)}: {kept} of {size} inputs have weights and are picked."
+    )
+    return 1
+
+
+def _expand(module: ir.Module, context: PatternContext, op: Any) -> int:
+    source, _, bias = op.operands
+    biased = str(bias.type) != "!torch.none"
+    user = only_user(op.results[0])
+    if user is not None and activation_of(user) is not None:
+        return 0  # a kernel applies it to sums that it has at hand
+    name = _name(op)
+    rows, depth = rows_and_width(source)
+    size = context.parameters[name].shape[0]
+    meeting = Meeting(context=context, size=size, maker=name)
+    kept = meeting.kept
+    cost = expanded_cost(_dense(context, name, rows), depth, kept / size)
+    if kept == size or not _pays(context, (name,), rows, cost):
+        return 0
+    ranks = meeting.derive("kept_ranks", meeting.weights, size, size=size)
+    (*lead, _), element = tensor_shape(op.results[0])
+    location = op.location
+    calls = KernelCalls(module, context, location)
+    with ir.InsertionPoint(op):
+        build = TorchBuilder(location)
+        cut = meeting.cut(name, 0)
+        weight = build.parameter(cut, context.parameters[cut].shape, element)
+        narrow = build.op(
+            "aten.linear", [source, weight, build.none()], tensor_type((*lead, kept), element)
+        )
+        arguments = [calls.matrix(narrow), calls.parameter(context.parameters[ranks])]
+        arguments += [calls.builtin(bias)] if biased else []
+        text = _placed(rows, kept, size, biased=biased)
+        result = splice(text, arguments, location, op)
+        op.results[0].replace_all_uses_with(calls.restored(result, op.results[0].type))
+    op.erase()
+    context.notes.append(f"{name}: {kept} of {size} outputs have weights and are computed.")
+    return 1
+
+
+def _pays(context: PatternContext, names: tuple[str, ...], rows: int, cost: float) -> bool:
+    """Whether ``cost`` is below that of the dense products, and of those by blocks."""
+    sizes = [context.parameters[name].shape[0] for name in names]
+    others = sum(
+        sparse_cost(context, name, rows) * size for name, size in zip(names, sizes, strict=True)
+    )
+    return cost * _LEAST_GAIN < others / sum(sizes)
+
+
+def _dense(context: PatternContext, name: str, rows: int) -> Engine | None:
+    if context.target.kind != "cpu":
+        return None
+    outputs, depth = context.parameters[name].shape
+    found = chosen_engine(
+        context.choices,
+        context.target.features,
+        precision_of(context, name),
+        ProductShape(rows, depth, outputs),
+    )
+    return found if isinstance(found, Engine) else None
+
+
+def _name(op: Any) -> str:
+    name = parameter_name(op.operands[1])
+    assert name is not None  # is_plain_linear sees to it
+    return name
+
+
+def _picked(rows: int, size: int, kept: int) -> str:
+    x, y, places = tensor("f32", rows, size), tensor("f32", rows, kept), tensor("i32", kept)
+    return f"""{MAPS}
+func.func @pick(%x: {x}, %places: {places}) -> {y} {{
+  %unset = tensor.empty() : {y}
+  %y = linalg.generic {{indexing_maps = [#column, #cell],
+      iterator_types = ["parallel", "parallel"]}} ins(%places : {places}) outs(%unset : {y}) {{
+  ^bb0(%place: i32, %out: f32):
+    %row = linalg.index 0 : index
+    %at = arith.index_cast %place : i32 to index
+    %value = tensor.extract %x[%row, %at] : {x}
+    linalg.yield %value : f32
+  }} -> {y}
+  return %y : {y}
+}}
+"""
+
+
+def _placed(rows: int, kept: int, size: int, *, biased: bool) -> str:
+    x, y = tensor("f32", rows, kept), tensor("f32", rows, size)
+    ranks, bias = tensor("i32", size), tensor("f32", size)
+    return f"""{MAPS}
+func.func @place(%x: {x}, %ranks: {ranks}{f", %bias: {bias}" if biased else ""}) -> {y} {{
+  %none = arith.constant 0 : i32
+  %zero = arith.constant 0.0 : f32
+  %unset = tensor.empty() : {y}
+  %y = linalg.generic {{indexing_maps = [#column, {"#column, " if biased else ""}#cell],
+      iterator_types = ["parallel", "parallel"]}}
+      ins(%ranks{", %bias" if biased else ""} : {ranks}{f", {bias}" if biased else ""})
+      outs(%unset : {y}) {{
+  ^bb0(%rank: i32, {"%more: f32, " if biased else ""}%out: f32):
+    %row = linalg.index 0 : index
+    %within = arith.maxsi %rank, %none : i32
+    %at = arith.index_cast %within : i32 to index
+    %sum = tensor.extract %x[%row, %at] : {x}
+    %stays = arith.cmpi sge, %rank, %none : i32
+    %value = arith.select %stays, %sum, %zero : f32
+    {"%whole = arith.addf %value, %more : f32" if biased else ""}
+    linalg.yield {"%whole" if biased else "%value"} : f32
+  }} -> {y}
+  return %y : {y}
+}}
+"""
