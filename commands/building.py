@@ -30,7 +30,10 @@ def compile(
     ],
     seq_len: Annotated[str, typer.Option("--seq-len", help="Lengths, e.g. 32,128,384.")] = "128",
     precision: Annotated[
-        str, typer.Option("--precision", help="auto, f32, bf16, f16 (GPUs) or int8.")
+        str,
+        typer.Option(
+            "--precision", help="auto, f32, bf16, f16 (GPUs), int8, int8-weights, int4-weights."
+        ),
     ] = "auto",
     fusion: Annotated[str, typer.Option("--fusion", help="auto, stock or none.")] = "auto",
     drop_pattern: Annotated[
@@ -55,8 +58,21 @@ def compile(
     calibration: Annotated[
         str | None,
         typer.Option(
-            "--calibration", metavar="FILE", help="Texts for int8, one a line, or .jsonl."
+            "--calibration",
+            metavar="FILE",
+            help="Texts for 8 bits or fewer, one a line, or .jsonl.",
         ),
+    ] = None,
+    activations: Annotated[
+        str, typer.Option("--activations", help="Ranges in int8: dynamic, or static (calibrated).")
+    ] = "dynamic",
+    cosine: Annotated[
+        float | None,
+        typer.Option("--cosine", help="The least for 8 bits or fewer; 0.998 if left."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="FILE", help="Precisions by matrix, .json or .toml."),
     ] = None,
     tune: Annotated[
         bool, typer.Option("--tune", help="Measure products here that nobody measured yet.")
@@ -82,6 +98,9 @@ def compile(
             memory_limit=None if memory_limit is None else int(memory_limit * 2**30),
             tune=tune,
             calibration=calibration,
+            activations=activations,
+            cosine=cosine,
+            recipe=recipe,
             progress=tell,
         )
     for warning in report.warnings:
@@ -120,7 +139,10 @@ def _quantized(found: Mapping[str, Any]) -> str:
         if value is not None
     ]
     wide = ", ".join(found["wider"]) or "nothing"
-    return f"int8, calibration {found['calibration']}: cosine {', '.join(cosines)}; wider: {wide}"
+    what = found["precision"] + (", static" if found["activations"] == "static" else "")
+    return (
+        f"{what}, calibration {found['calibration']}: cosine {', '.join(cosines)}; wider: {wide}"
+    )
 
 
 def _numbers(found: Any) -> tuple[str, str, str]:

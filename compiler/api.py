@@ -22,6 +22,10 @@ from ..runtime_harness.bundle import (
 from ..targets import Target
 from . import cache
 from .build import BuiltModule, ModelBuild, build_modules
+from .compression.manifest import recipe_of
+from .compression.precisions import asked_precisions, bundle_precision
+from .compression.recipe import Recipe
+from .compression.validation import check_made
 from .contents import bundle_contents
 from .models import SourceModel, from_module, load_model
 from .options import CompileOptions
@@ -43,8 +47,8 @@ class CompileReport:
     device here can run it; ``peak_bytes`` is the largest memory of a compiling process, 0
     where every module came from the cache. ``kernels`` maps ``TARGET/SEQ`` to how many operations
     each kind of kernel serves; ``fallbacks`` says which ones linalg does instead, and why.
-    ``quantization`` says how int8 was decided: the calibration, the cosine that a simulation
-    found, and the weights left wider.
+    ``quantization`` says how 8 bits or fewer were decided: the calibration, the cosine that a
+    simulation found, static ranges, and the weights left wider.
     """
 
     bundle: Bundle
@@ -123,6 +127,9 @@ def compile_model(
     isolated: bool = True,
     tune: bool = False,
     calibration: Calibration | None = None,
+    activations: str = "dynamic",
+    cosine: float | None = None,
+    recipe: Recipe | str | os.PathLike[str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> CompileReport:
     """Compile, verify on every device here that can run a target, and write a bundle.
@@ -136,8 +143,16 @@ def compile_model(
     process; with ``isolated=False`` the compiler runs in this process, and neither holds.
     ``tune`` first measures, on this machine, the products that nobody measured here, and keeps
     the times for later compilations; ``progress`` is told each step. ``calibration`` is for
-    int8: texts like those that the model will read, or a file of them, one a line (``.jsonl``:
-    objects with ``text`` and perhaps ``text_pair``); None takes sentences of canao's own.
+    the precisions of 8 bits or fewer: texts like those that the model will read, or a file of
+    them, one a line (``.jsonl``: objects with ``text`` and perhaps ``text_pair``); None takes
+    sentences of canao's own.
+    ``activations``: in int8, ``dynamic`` (a range for each row) or ``static`` (one for all, found
+    on the calibration). ``cosine``: for those precisions, how alike the outputs must be; None is
+    0.998, and less allows narrower layers.
+
+    ``recipe``, or a file of one, says the precision of each matrix, where ``precision`` is auto;
+    None takes the recipe that a compressed model was made by. It prunes nothing here: the model
+    must have the sizes that it asks for.
 
     Raises `InputError` for a bad call, `UnsupportedError` for an op without a form on a
     target, `NumericsError` where compiled and uncompiled outputs differ beyond the tolerance,
@@ -145,11 +160,13 @@ def compile_model(
     """
     started = time.perf_counter()
     limit = cache_limit()
+    given = Recipe.load(recipe) if isinstance(recipe, (str, os.PathLike)) else recipe
+    known = given or recipe_of(model)
     options = CompileOptions.checked(
         target=target,
         seq_len=seq_len,
         batch=batch,
-        precision=precision,
+        precision=bundle_precision(known) if precision == "auto" else precision,
         fusion=fusion,
         drop_patterns=drop_patterns,
         timeout=timeout,
@@ -157,6 +174,8 @@ def compile_model(
         isolated=isolated,
         tune=tune,
         calibration=calibration,
+        activations=activations,
+        cosine=cosine,
     )
     if output is not None:
         check_destination(output)
@@ -164,6 +183,11 @@ def compile_model(
     tell("loading the model")
     source = _source(model, head, example_inputs, name)
     options.check_model(source)
+    if given is not None:
+        check_made(given, source.module)
+    source = replace(source, recipe=known if precision == "auto" else None)
+    asked = asked_precisions(source.recipe, source.module, targets=options.targets)
+    options = replace(options, narrow_tables=asked.tables)
     # What was compiled stays in the cache until it is in the bundle.
     with cache.keeps():
         built = build_modules(source, options, tell)

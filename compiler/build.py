@@ -15,6 +15,7 @@ from ..errors import CompileError, InputError, UnsupportedError
 from ..runtime_harness.bundle import TensorSpec
 from ..targets import Target
 from . import cache
+from .compression.precisions import asked_precisions
 from .idle import find_idle
 from .isolation import Children, lower_isolated
 from .kernels.choosing.choices import Choices, narrowed
@@ -24,6 +25,7 @@ from .lowering import LoweringRequest, LoweringResult, lower, one_line
 from .models import SourceModel
 from .options import CompileOptions
 from .parameters import materialize
+from .quantization.precisions import QUANTIZED
 from .reference import Reference, draw_samples, evaluate, output_shapes
 from .sparsity import count_blocks
 
@@ -73,11 +75,24 @@ def build_modules(source: SourceModel, options: CompileOptions, progress: Progre
     everything is lowered again with what was found.
     """
     plan = None
-    if options.precision == "int8":
-        from .quantization.plan import plan_quantization
+    if options.precision in QUANTIZED:
+        from .quantization.plan import Decision, plan_quantization
 
         progress("calibrating")
-        plan = plan_quantization(source, options.calibration, longest=options.seq_lens[-1])
+        wanted = Decision(
+            precision=options.precision,
+            seq_lens=options.seq_lens,
+            batch=options.batch,
+            activations=options.activations,
+            cosine=options.tolerance["cosine"],
+        )
+        plan = plan_quantization(source, options.calibration, wanted)
+    else:
+        asked = asked_precisions(source.recipe, source.module)
+        if asked.wider:
+            from .quantization.plan import QuantizationPlan
+
+            plan = QuantizationPlan(wider=asked.wider)
     built = _build(source, options, plan, progress)
     if not options.tune:
         return built
@@ -133,7 +148,7 @@ def _build(
         inputs=specs[0],
         outputs=specs[1],
         notes=tuple(notes),
-        quantization=plan,
+        quantization=plan if plan and plan.report else None,
     )
 
 
@@ -150,6 +165,7 @@ def _lower_all(
         for name, tensor in imported.parameters.items()
     )
     precisions = {"f32", "bf16", options.precision} if options.precision != "f32" else {"f32"}
+    precisions |= set(plan.wider.values()) if plan else set()
 
     children = Children()
     blocks, idle = count_blocks(imported.parameters), find_idle(imported.parameters)
@@ -166,6 +182,7 @@ def _lower_all(
             pattern_modules=pattern_modules(),
             patterns=_pattern_names(target, options),
             **(plan.fields(imported.parameters) if plan else {}),
+            narrow_tables=options.narrow_tables,
             blocks=blocks,
             idle=idle,
             choices=narrowed(choices[target.name], precisions, (s for _, s, _ in parameters)),

@@ -9,7 +9,7 @@ from ..runtime_harness.bundle import Manifest, ModuleEntry
 from ..targets import VULKAN_FEATURES
 from .build import BuiltModule, ModelBuild
 from .models import SourceModel
-from .options import TOLERANCES, CompileOptions
+from .options import CompileOptions
 from .weights import write_weights
 
 __all__ = ["bundle_contents"]
@@ -61,7 +61,7 @@ def bundle_contents(
             "pad_id": source.pad_id,
             "max_length": source.max_length or options.seq_lens[-1],
         },
-        tolerance=TOLERANCES[options.precision],
+        tolerance=options.tolerance,
         vocab_size=source.vocab_size,
         reference=references,
         versions={package: importlib.metadata.version(package) for package in _PACKAGES},

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import cutting
+from . import cutting, stored
 
 if TYPE_CHECKING:
     import torch
@@ -118,6 +118,15 @@ def _scales(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Te
     return weight_scales(sources[0])
 
 
+def _static(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Tensor:
+    """(scale, offset) of 8-bit codes for a range [least, greatest]; signed ones are 128 less."""
+    import torch
+
+    low, high = sources[0]
+    scale = (high - low) / 255
+    return torch.stack([scale, low + 128 * scale if attributes["codes"] == "s8" else low])
+
+
 def _column_sums(sources: Sequence[torch.Tensor], attributes: Attributes) -> torch.Tensor:
     """scale[n] times the sum of the quantised weight over the depth."""
     import torch
@@ -137,6 +146,9 @@ _KINDS: dict[str, Callable[[Sequence[torch.Tensor], Attributes], torch.Tensor]] 
     "scales": _scales,
     "column_sums": _column_sums,
     "narrowed": _narrowed,
+    "static": _static,
+    "stored_words": stored.stored_words,
+    "stored_scales": stored.stored_scales,
     "cut": cutting.cut,
     "kept_places": cutting.places,
     "kept_ranks": cutting.ranks,

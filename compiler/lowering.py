@@ -39,6 +39,8 @@ class LoweringRequest:
     ``patterns``: the names of the pipeline that must result; () takes what the pipeline gives.
     ``wider``: (weight, precision) of weights that stay wider than ``precision``. ``rounded``:
     (weight, its rounded form, its input's smoothing vector or ""), names of parameters all.
+    ``ranges``: (weight, the range of its input), where that is static. ``narrow_tables``: whether
+    large tables of words are int8; None as ``precision`` has it.
     ``blocks``: how many blocks survive in weights with zeros (`sparsity.count_blocks`).
     ``idle``: their inputs and outputs without any weight (`idle.find_idle`).
     ``choices``: what was measured of products on the target (`choosing.choices.Choices`).
@@ -55,6 +57,8 @@ class LoweringRequest:
     flags: tuple[str, ...] = ()
     wider: tuple[tuple[str, str], ...] = ()
     rounded: tuple[tuple[str, str, str], ...] = ()
+    ranges: tuple[tuple[str, str], ...] = ()
+    narrow_tables: bool | None = None
     blocks: tuple[BlockCount, ...] = ()
     idle: tuple[IdleLines, ...] = ()
     choices: Mapping[str, str] = field(default_factory=dict)
@@ -76,6 +80,7 @@ class LoweringRequest:
                 "parameters": tuple((n, tuple(s), d) for n, s, d in values["parameters"]),
                 "wider": tuple((name, wide) for name, wide in values["wider"]),
                 "rounded": tuple((n, weight, v) for n, weight, v in values["rounded"]),
+                "ranges": tuple((name, range_) for name, range_ in values["ranges"]),
                 "blocks": tuple((n, g, p, m, c) for n, g, p, m, c in values["blocks"]),
                 "idle": tuple((n, ins, outs) for n, ins, outs in values["idle"]),
                 "choices": dict(values["choices"]),
@@ -221,6 +226,8 @@ def _lower(
         fusion=request.fusion,
         wider=dict(request.wider),
         rounded={name: (weight, vector) for name, weight, vector in request.rounded},
+        ranges=dict(request.ranges),
+        narrow_tables=request.narrow_tables,
         blocks=by_parameter(request.blocks),
         idle=idle_by_parameter(request.idle),
         choices=request.choices,

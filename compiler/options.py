@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from .. import targets
 from ..errors import InputError
@@ -13,23 +14,29 @@ from ..targets import PRECISIONS, Target
 from .flags import FUSIONS
 from .models import SourceModel
 from .patterns.registry import pipeline
+from .quantization.precisions import QUANTIZED
 from .quantization.texts import Calibration, Text, read_texts
 
-__all__ = ["TOLERANCES", "CompileOptions"]
+__all__ = ["ACTIVATIONS", "TOLERANCES", "CompileOptions"]
 
 TOLERANCES: dict[str, dict[str, float]] = {
     "f32": {"max_abs_rel": 1e-4},
     "bf16": {"cosine": 0.9995},
     "f16": {"cosine": 0.9995},
-    "int8": {"cosine": 0.998},
+    **{precision: {"cosine": 0.998} for precision in QUANTIZED},
 }
 """How far a compiled model may lie from the uncompiled float32 one, by precision."""
+
+ACTIVATIONS = ("dynamic", "static")
+"""How int8 quantises what products read: by each row's own range, or by one for all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompileOptions:
     """Validated options. ``seq_lens`` ascend; ``timeout`` is seconds per module,
-    ``memory_limit`` bytes per compiling process; ``calibration`` is texts, for int8."""
+    ``memory_limit`` bytes per compiling process; ``calibration`` is texts, for the precisions that
+    take one; ``cosine`` is the least that a bundle must have, None the precision's own;
+    ``narrow_tables``: whether large tables of words are int8, None as the precision has it."""
 
     targets: tuple[Target, ...]
     seq_lens: tuple[int, ...]
@@ -42,6 +49,18 @@ class CompileOptions:
     isolated: bool = True
     tune: bool = False
     calibration: tuple[Text, ...] | None = None
+    activations: Literal["dynamic", "static"] = "dynamic"
+    cosine: float | None = None
+    narrow_tables: bool | None = None
+
+    @property
+    def tolerance(self) -> dict[str, float]:
+        """How far the bundle may lie from the uncompiled model."""
+        if self.cosine is not None:
+            return {"cosine": self.cosine}
+        if self.narrow_tables and self.precision not in QUANTIZED:
+            return dict(TOLERANCES["int8"])
+        return dict(TOLERANCES[self.precision])
 
     @classmethod
     def checked(
@@ -58,6 +77,8 @@ class CompileOptions:
         isolated: bool = True,
         tune: bool = False,
         calibration: Calibration | None = None,
+        activations: str = "dynamic",
+        cosine: float | None = None,
     ) -> CompileOptions:
         """Build from what a caller passed; raises `InputError` naming what is wrong."""
         chosen = _targets(target)
@@ -90,8 +111,14 @@ class CompileOptions:
         for name, limit in (("timeout", timeout), ("memory_limit", memory_limit)):
             if limit is not None and not (math.isfinite(limit) and limit > 0):
                 raise InputError(f"{name} must be positive, not {limit!r}.")
-        if calibration is not None and precision != "int8":
-            raise InputError(f"A calibration is for int8: leave it out for {precision}.")
+        quantized = ", ".join(QUANTIZED)
+        if calibration is not None and precision not in QUANTIZED:
+            raise InputError(f"A calibration is for {quantized}: leave it out for {precision}.")
+        if cosine is not None and precision not in QUANTIZED:
+            raise InputError(f"A cosine is for {quantized}: leave it out for {precision}.")
+        if cosine is not None and not 0 < cosine < 1:
+            raise InputError(f"The cosine must lie between 0 and 1, not {cosine!r}.")
+        _check_activations(activations, precision, chosen)
         return cls(
             targets=chosen,
             seq_lens=lengths,
@@ -104,6 +131,8 @@ class CompileOptions:
             isolated=isolated,
             tune=tune,
             calibration=None if calibration is None else read_texts(calibration),
+            activations="static" if activations == "static" else "dynamic",
+            cosine=cosine,
         )
 
     def check_model(self, source: SourceModel) -> None:
@@ -113,6 +142,23 @@ class CompileOptions:
             raise InputError(
                 f"{source.name} has positions for {source.max_length} tokens, so it cannot be "
                 f"compiled for {longest}: ask for at most {source.max_length}."
+            )
+
+
+def _check_activations(activations: str, precision: str, chosen: Sequence[Target]) -> None:
+    if activations not in ACTIVATIONS:
+        raise InputError(
+            f"Unknown activations {activations!r}: choose one of {', '.join(ACTIVATIONS)}."
+        )
+    if activations == "dynamic":
+        return
+    if precision != "int8":
+        raise InputError(f"Static activations are for int8: leave them out for {precision}.")
+    for one in chosen:
+        if one.kind != "cpu":
+            raise InputError(
+                f"Target {one.name} cannot do int8 with static activations, which are for CPUs: "
+                "take dynamic ones."
             )
 
 

@@ -19,7 +19,7 @@ ARM64 = Target(
     description="64-bit ARM since 2018: armv8.2-a with dot products (Cortex-A55/A75 and later)",
     triple=_TRIPLE,
     features=("dotprod",),
-    precisions=("f32", "int8"),
+    precisions=("f32", "int8", "int8-weights", "int4-weights"),
     devices=("qemu",),
 )
 
@@ -30,6 +30,6 @@ ARM64_I8MM = Target(
     "(Cortex-A510/A710/X2 and later)",
     triple=_TRIPLE,
     features=("dotprod", "i8mm", "bf16", "fp16fml", "fullfp16"),
-    precisions=("f32", "bf16", "int8"),
+    precisions=("f32", "bf16", "int8", "int8-weights", "int4-weights"),
     devices=("qemu",),
 )

@@ -71,6 +71,9 @@ _NARROW = {
         ("avx512f", "amx-tile", "amx-int8"),
         ("dotprod",),
     ),
+    # Weights alone are narrow: what multiplies f32 will do.
+    "int8-weights": (("avx2", "fma"), ("avx512f",), ("dotprod",)),
+    "int4-weights": (("avx2", "fma"), ("avx512f",), ("dotprod",)),
 }
 
 # Linux hands out the tile registers on request: arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA.

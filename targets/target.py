@@ -13,7 +13,7 @@ from ..errors import InputError
 
 __all__ = ["PRECISIONS", "Target", "machine_arch"]
 
-PRECISIONS = ("f32", "bf16", "f16", "int8")
+PRECISIONS = ("f32", "bf16", "f16", "int8", "int8-weights", "int4-weights")
 """Every precision a model can be compiled in; a target names those that work on it."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")

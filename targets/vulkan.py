@@ -6,7 +6,7 @@ numbers without any error, so each target names the devices it is right on.
 
 from __future__ import annotations
 
-from .target import PRECISIONS, Target
+from .target import Target
 
 __all__ = ["VULKAN_ADRENO", "VULKAN_FEATURES", "VULKAN_LLVMPIPE", "VULKAN_MALI"]
 
@@ -15,8 +15,11 @@ VULKAN_FEATURES: dict[str, tuple[str, ...]] = {
     "f16": ("storageBuffer16BitAccess", "shaderFloat16"),
     "bf16": ("storageBuffer16BitAccess", "shaderInt16"),
     "int8": ("storageBuffer8BitAccess", "shaderInt8", "shaderIntegerDotProduct"),
+    "int8-weights": ("storageBuffer8BitAccess", "shaderInt8"),
 }
 """The features of Vulkan that code in a precision asks of the driver."""
+
+_PRECISIONS = tuple(VULKAN_FEATURES)
 
 # The smallest maxStorageBufferRange among the drivers in use: llvmpipe's and many phones'.
 _STORAGE_BUFFER_BYTES = 128 * 1024 * 1024
@@ -26,7 +29,7 @@ VULKAN_LLVMPIPE = Target(
     kind="vulkan",
     description="Mesa's software Vulkan: for checking numbers, not for speed",
     gpu="llvmpipe",
-    precisions=PRECISIONS,
+    precisions=_PRECISIONS,
     max_storage_buffer_bytes=_STORAGE_BUFFER_BYTES,
     subgroup_size=8,
     devices=("vulkan",),
@@ -38,7 +41,7 @@ VULKAN_ADRENO = Target(
     kind="vulkan",
     description="Qualcomm Adreno GPUs",
     gpu="adreno",
-    precisions=PRECISIONS,
+    precisions=_PRECISIONS,
     max_storage_buffer_bytes=_STORAGE_BUFFER_BYTES,
     subgroup_size=64,
     has_int64=False,
@@ -51,7 +54,7 @@ VULKAN_MALI = Target(
     kind="vulkan",
     description="ARM Mali GPUs of the Valhall generations (G57, G77 and later)",
     gpu="valhall4",
-    precisions=PRECISIONS,
+    precisions=_PRECISIONS,
     max_storage_buffer_bytes=_STORAGE_BUFFER_BYTES,
     subgroup_size=16,
     has_int64=False,

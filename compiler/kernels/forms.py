@@ -20,7 +20,8 @@ class Form:
 
     ``kind`` is ``f32``, ``bf16`` (held as i16), ``u8`` or ``s8``; the last two come with the
     scale and offset of each row, [padded_rows, 2] f32. ``smoothing`` names the parameter [width]
-    that each row is multiplied by before it is quantised; empty for none.
+    that each row is multiplied by before it is quantised; empty for none. ``static`` names the
+    parameter [2] that is the scale and offset of every row; empty where each row has its own.
     """
 
     kind: Kind
@@ -29,6 +30,7 @@ class Form:
     padded_rows: int
     stride: int
     smoothing: str = ""
+    static: str = ""
 
     @property
     def integer(self) -> bool:
@@ -50,7 +52,7 @@ def plain(rows: int, width: int, kind: Kind = "f32") -> Form:
     return Form(kind, rows, width, rows, width)
 
 
-def form_for(engine: Engine, rows: int, width: int, smoothing: str = "") -> Form:
+def form_for(engine: Engine, rows: int, width: int, smoothing: str = "", static: str = "") -> Form:
     """What `product_kernel` takes with this engine."""
     kinds: dict[str, Kind] = {
         "f32": "f32",
@@ -64,4 +66,5 @@ def form_for(engine: Engine, rows: int, width: int, smoothing: str = "") -> Form
         engine.padded_rows(rows),
         engine.row_stride(width),
         smoothing,
+        static,
     )

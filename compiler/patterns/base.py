@@ -60,6 +60,12 @@ class PatternContext:
     """Of each weight rounded with its input in view: the rounded one, and the smoothing vector
     of that input or ""."""
 
+    ranges: Mapping[str, str] = field(default_factory=dict)
+    """Of each weight whose input is quantised by one range, the parameter [2] that it is."""
+
+    narrow_tables: bool | None = None
+    """Whether large tables of words are int8; None as the precision has it."""
+
     blocks: BlockCounts = field(default_factory=dict)
     """How many blocks survive in weights with zeros."""
 

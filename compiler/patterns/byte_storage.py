@@ -34,8 +34,8 @@ class ByteStorage(Pattern):
     required = True
 
     def run(self, module: ir.Module, context: PatternContext) -> int:
-        """Add bytes to what each device of an int8 module stores."""
-        if context.precision != "int8":
+        """Add bytes to what each device stores of a module with bytes."""
+        if context.precision not in ("int8", "int8-weights"):
             return 0
         changed = 0
         for op in operations(module, "util.global"):

@@ -150,6 +150,7 @@ def _conversion(form: Form, isa: Isa) -> Kernel:
         form.width,
         lanes=isa.lanes,
         form=form.kind,
+        scheme="static" if form.static else "asymmetric",
         smoothing=bool(form.smoothing),
         padded_rows=form.padded_rows,
         row_stride=form.stride,

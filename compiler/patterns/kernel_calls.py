@@ -101,10 +101,10 @@ class KernelCalls:
         return self.builtin(self.build.parameter(parameter.name, parameter.shape, element))
 
     def smoothing(self, form: Form) -> list[Any]:
-        """The vector that a kernel multiplies by before it quantises to ``form``, if any."""
-        if not form.smoothing:
-            return []
-        return [self.parameter(self._context.parameters[form.smoothing])]
+        """The vector that a kernel multiplies by before it quantises to ``form``, and the static
+        scale and offset that it quantises by; each if there is one."""
+        names = [name for name in (form.smoothing, form.static) if name]
+        return [self.parameter(self._context.parameters[name]) for name in names]
 
     def builtin(self, value: Any) -> Any:
         """The builtin tensor behind a torch tensor."""

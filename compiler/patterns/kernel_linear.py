@@ -15,7 +15,7 @@ weight is a derived parameter: made once, when the bundle is written.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from iree.compiler import ir
@@ -31,7 +31,8 @@ from .base import Pattern, PatternContext, Stage, operations
 from .kernel_calls import KernelCalls, only_user, rows_and_width
 from .kernel_sparse import SparseWeight, sparse_weight
 from .planned import Planned, plan_op
-from .product_weights import engine_for_weight, product_weights
+from .product_weights import engine_for_weight, narrow_weight, product_weights, static_form
+from .stored_weight import StoredWeight
 from .torch_ops import constant_of, parameter_name, tensor_shape
 
 __all__ = ["KernelLinear"]
@@ -71,7 +72,8 @@ class KernelLinear(Pattern):
         name = parameter_name(weight)
         assert name is not None  # _engine_of serves parameters only
         shape = ProductShape(rows, depth, outputs)
-        sparse = sparse_weight(context, engine, name, shape)
+        sparse: StoredWeight | SparseWeight | None = narrow_weight(context, engine, name, shape)
+        sparse = sparse or sparse_weight(context, engine, name, shape)
         weights, smoothing = (
             ((), sparse.smoothing) if sparse else product_weights(context, engine, name)
         )
@@ -84,6 +86,7 @@ class KernelLinear(Pattern):
             added=tail.residual is not None,
             weights=weights,
             smoothing=smoothing,
+            static=static_form(context, engine, name),
             sparse=sparse,
         )
         operands = [source]
@@ -110,13 +113,17 @@ class PlannedProduct(Planned):
     added: bool
     weights: tuple[Parameter, ...]
     smoothing: str = ""
-    sparse: SparseWeight | None = None
+    static: str = ""
+    sparse: StoredWeight | SparseWeight | None = None
 
     def wants(self) -> Sequence[Form | None]:
         """See `Planned.wants`."""
         rows, depth = self.shape.rows, self.shape.depth
-        form = self.sparse.form() if self.sparse else None
-        wanted: list[Form | None] = [form or form_for(self.engine, rows, depth, self.smoothing)]
+        if self.sparse is not None:
+            form = replace(self.sparse.form(), static=self.static)
+        else:
+            form = form_for(self.engine, rows, depth, self.smoothing, self.static)
+        wanted: list[Form | None] = [form]
         wanted += [None] if self.biased else []
         wanted += [plain(self.shape.rows, self.shape.outputs)] if self.added else []
         return wanted
@@ -156,7 +163,8 @@ class PlannedProduct(Planned):
             arguments.append(calls.builtin(bias))
         if self.added:
             arguments.extend(others.pop(0))
-        return {form: calls.call(kernel, arguments)}
+        # Some kernels have room to work in behind the result.
+        return {form: calls.call(kernel, arguments)[: len(form.operands)]}
 
 
 @dataclass(frozen=True)

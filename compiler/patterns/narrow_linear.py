@@ -1,4 +1,5 @@
-"""A linear layer that no kernel takes reads its weight in f16 or bf16, where that is asked for.
+"""A linear layer that no kernel takes reads its weight in f16, bf16 or int8, where
+that is asked for.
 
 Before::
 
@@ -6,10 +7,11 @@ Before::
 
 After::
 
-    %sums = linalg.generic %x, %narrow                 f32 x (f16 as f32) -> f32
-    %y = linalg.generic %sums + %b
+    %sums = linalg.generic %x, %narrow                 f32 x (f16 or i8 as f32) -> f32
+    %y = linalg.generic %sums + %b                     (i8: %sums * %scale + %b)
 
-Law: none, a weight is rounded to the narrow float, of which every value is one of f32. The
+Law: none, a weight is rounded to the narrow type, of which every value is one of f32; the scale
+of an output stands outside the sum (distributivity). The
 activations and the sums stay in f32, so nothing overflows and no other value is rounded; the
 weight takes half the memory and half the time to read. GPUs get bf16 as 16-bit integers, its bits
 being the upper half of f32's: IREE has no form of bf16 for them in every shape.
@@ -21,15 +23,17 @@ from typing import Any
 
 from iree.compiler import ir
 
+from ..parameters import Parameter
 from .base import Pattern, PatternContext, Stage, operations
 from .kernel_calls import KernelCalls, rows_and_width
 from .linalg_text import MAPS, splice, tensor
 from .narrow_precision import narrow_precision
+from .product_weights import rounded_weight
 from .torch_ops import parameter_name, tensor_shape
 
 __all__ = ["NarrowLinear"]
 
-_NARROW = ("f16", "bf16")
+_NARROW = ("f16", "bf16", "int8-weights")
 # The element that is stored, and NumPy's word for it.
 _DTYPES = {"f16": "float16", "bf16": "bfloat16", "i16": "int16"}
 _BITS = """%bits = arith.extui %narrow : i16 to i32
@@ -46,7 +50,7 @@ class NarrowLinear(Pattern):
     product_path = True
 
     def run(self, module: ir.Module, context: PatternContext) -> int:
-        """Replace every linear layer whose weight is to be a narrow float."""
+        """Replace every linear layer whose weight alone is to be narrow."""
         if context.precision == "f32":
             return 0
         applied = 0
@@ -61,18 +65,25 @@ class NarrowLinear(Pattern):
 
 def _replace(module: ir.Module, op: Any, context: PatternContext, precision: str) -> None:
     element = "i16" if precision == "bf16" and context.target.kind == "vulkan" else precision
+    element = "i8" if precision == "int8-weights" else element
     source, weight, bias = op.operands
     name = parameter_name(weight)
     assert name is not None  # narrow_precision sees to it
     rows, depth = rows_and_width(source)
     outputs = tensor_shape(weight)[0][0]
-    narrow = context.parameters.derive(
-        "narrowed", [name], shape=(outputs, depth), dtype=_DTYPES[element], element=element
-    )
+    shape, table = (outputs, depth), context.parameters
+    vectors: list[Parameter] = []
+    if element == "i8":
+        name, _ = rounded_weight(context, name)
+        narrow = table.derive("codes", [name], shape=shape, dtype="int8")
+        vectors.append(table.derive("scales", [name], shape=(outputs,), dtype="float32"))
+    else:
+        dtype = _DTYPES[element]
+        narrow = table.derive("narrowed", [name], shape=shape, dtype=dtype, element=element)
     biased = str(bias.type) != "!torch.none"
     calls = KernelCalls(module, context, op.location)
     with ir.InsertionPoint(op):
-        arguments = [calls.matrix(source), calls.parameter(narrow)]
+        arguments = [calls.matrix(source), *map(calls.parameter, (narrow, *vectors))]
         arguments += [calls.builtin(bias)] if biased else []
         text = _text(rows, depth, outputs, element, biased=biased)
         result = splice(text, arguments, op.location, op)
@@ -83,9 +94,18 @@ def _replace(module: ir.Module, op: Any, context: PatternContext, precision: str
 def _text(rows: int, depth: int, outputs: int, element: str, *, biased: bool) -> str:
     x, weight = tensor("f32", rows, depth), tensor(element, outputs, depth)
     y, column = tensor("f32", rows, outputs), tensor("f32", outputs)
-    wide = _BITS if element == "i16" else f"%wide = arith.extf %narrow : {element} to f32"
+    wide = f"%wide = arith.extf %narrow : {element} to f32"
+    wide = {"i16": _BITS, "i8": "%wide = arith.sitofp %narrow : i8 to f32"}.get(element, wide)
+    vectors = f", %scale: {column}" if element == "i8" else ""
+    vectors += f", %bias: {column}" if biased else ""
+    last, scaled = "%sums", ""
+    if element == "i8":
+        last, scaled = "%scaled", _by_output("%scaled", "mulf", "%sums", "%scale", y, column)
+    result, finish = last, ""
+    if biased:
+        result, finish = "%y", _by_output("%y", "addf", last, "%bias", y, column)
     return f"""{MAPS}
-func.func @linear(%x: {x}, %w: {weight}{f", %bias: {column}" if biased else ""}) -> {y} {{
+func.func @linear(%x: {x}, %w: {weight}{vectors}) -> {y} {{
   %zero = arith.constant 0.0 : f32
   %half = arith.constant 16 : i32
   %unset = tensor.empty() : {y}
@@ -99,17 +119,18 @@ func.func @linear(%x: {x}, %w: {weight}{f", %bias: {column}" if biased else ""})
     %more = arith.addf %sum, %product : f32
     linalg.yield %more : f32
   }} -> {y}
-  {_add(y, column) if biased else ""}
-  return {"%y" if biased else "%sums"} : {y}
+  {scaled}
+  {finish}
+  return {result} : {y}
 }}
 """
 
 
-def _add(y: str, column: str) -> str:
-    return f"""%y = linalg.generic {{indexing_maps = [#cell, #column, #cell],
+def _by_output(name: str, op: str, value: str, vector: str, y: str, column: str) -> str:
+    return f"""{name} = linalg.generic {{indexing_maps = [#cell, #column, #cell],
       iterator_types = ["parallel", "parallel"]}}
-      ins(%sums, %bias : {y}, {column}) outs(%unset : {y}) {{
+      ins({value}, {vector} : {y}, {column}) outs(%unset : {y}) {{
   ^bb0(%v: f32, %b: f32, %out: f32):
-    %whole = arith.addf %v, %b : f32
+    %whole = arith.{op} %v, %b : f32
     linalg.yield %whole : f32
   }} -> {y}"""

@@ -16,21 +16,25 @@ from ..kernels.choosing.choices import chosen_engine, is_measured
 from ..kernels.engines.base import Engine
 from ..kernels.product import ProductShape
 from ..parameters import Parameter, ParameterTable
+from ..quantization.precisions import WEIGHT_BITS
 from .base import PatternContext
+from .stored_weight import StoredWeight, stored_engine, stored_weight
 
 __all__ = [
     "DTYPES",
     "engine_for_weight",
     "integer_vectors",
+    "narrow_weight",
     "precision_of",
     "product_weights",
     "rounded_weight",
+    "static_form",
 ]
 
 DTYPES = {"f32": "float32", "bf16": "int16", "int8": "int8"}
 """NumPy's word for what weights are packed as, by precision."""
 
-_ORDER = ("f32", "f16", "bf16", "int8")
+_ORDER = ("f32", "f16", "bf16", "int8", "int8-weights", "int4-weights")
 
 
 def precision_of(context: PatternContext, name: str) -> str:
@@ -50,6 +54,8 @@ def engine_for_weight(
     features = context.target.features
     precision = precision_of(context, name)
     shape = ProductShape(rows, context.parameters[name].shape[1], outputs)
+    if precision in WEIGHT_BITS:
+        return stored_engine(context, shape)
     engine = chosen_engine(context.choices, features, precision, shape)
     if engine is None and precision != context.precision:
         precision = "f32"
@@ -78,6 +84,31 @@ def product_weights(
     if engine.precision != "int8":
         return (packed,), smoothing
     return (packed, *integer_vectors(table, name)), smoothing
+
+
+def narrow_weight(
+    context: PatternContext, engine: Engine, name: str, shape: ProductShape
+) -> StoredWeight | None:
+    """The parameter ``name`` as codes, where weights alone are to be narrow."""
+    precision = precision_of(context, name)
+    if precision not in WEIGHT_BITS:
+        return None
+    rounded, _ = rounded_weight(context, name)
+    return stored_weight(context, engine, rounded, WEIGHT_BITS[precision], shape)
+
+
+def static_form(context: PatternContext, engine: Engine, name: str) -> str:
+    """The scale and offset by which the input of the weight ``name`` becomes the engine's 8 bits;
+    "" where each row has its own."""
+    if engine.precision != "int8":
+        return ""
+    found = {context.ranges.get(part, "") for part in _parts(context, name)}
+    range_ = found.pop() if len(found) == 1 else ""
+    if not range_:
+        return ""
+    codes = "s8" if engine.signed else "u8"
+    table = context.parameters
+    return table.derive("static", [range_], shape=(2,), dtype="float32", codes=codes).name
 
 
 def integer_vectors(table: ParameterTable, name: str) -> tuple[Parameter, ...]:

@@ -22,6 +22,7 @@ from typing import Any
 
 from iree.compiler import ir
 
+from ..quantization.precisions import QUANTIZED
 from ..quantization.tables import LEAST_TABLE
 from .base import Pattern, PatternContext, Stage, operations
 from .torch_ops import TorchBuilder, parameter_name, tensor_shape, tensor_type
@@ -39,8 +40,10 @@ class QuantizeEmbeddings(Pattern):
     product_path = True
 
     def run(self, module: ir.Module, context: PatternContext) -> int:
-        """Replace every look-up in a large f32 table, where the precision is int8."""
-        if context.precision != "int8":
+        """Replace every look-up in a large f32 table, where weights are of 8 bits or fewer, or
+        where tables were asked to be."""
+        narrow = context.narrow_tables
+        if not (context.precision in QUANTIZED if narrow is None else narrow):
             return 0
         applied = 0
         for op in operations(module, "torch.aten.embedding"):

@@ -1,7 +1,8 @@
 """Quantised products in PyTorch, in the arithmetic of the kernels.
 
-Activations: for each row 8 bits between its least and its greatest value. Weights: for each
-output 8 bits, symmetric. Sums of integers are exact in the kernels; here they are sums of f32.
+Activations: for each row 8 bits between its least and its greatest value, or as they are. Weights:
+for each output 8 bits, symmetric, or for each group of the depth 4 (`int4`). Sums of integers are
+exact in the kernels; here they are sums of f32.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from typing import Any
 
 import torch
 
-from ..derivations import int8_codes, weight_scales
+from .grids import nearest
 
-__all__ = ["FakeLinear", "fake_rows", "fake_weight", "replaced"]
+__all__ = ["FakeLinear", "Rows", "exact_rows", "fake_rows", "fake_weight", "replaced"]
+
+Rows = Callable[[torch.Tensor], torch.Tensor]
+"""What a product knows of its activations."""
 
 
 def fake_rows(x: torch.Tensor) -> torch.Tensor:
@@ -26,9 +30,14 @@ def fake_rows(x: torch.Tensor) -> torch.Tensor:
     return ((x - low) / scale).round_().mul_(scale).add_(low)
 
 
+def exact_rows(x: torch.Tensor) -> torch.Tensor:
+    """Where weights alone are narrow."""
+    return x
+
+
 def fake_weight(weight: torch.Tensor) -> torch.Tensor:
-    """What the kernels know of a weight [outputs, depth], or of a table, row by row."""
-    return int8_codes(weight) * weight_scales(weight)[:, None]
+    """What int8 kernels know of a weight [outputs, depth], or of a table, row by row."""
+    return nearest(weight, 8)
 
 
 @dataclass(frozen=True)
@@ -37,11 +46,12 @@ class FakeLinear:
 
     weight: torch.Tensor
     smoothing: torch.Tensor | None = None
+    rows: Rows = fake_rows
 
     def __call__(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """The layer on activations that are quantised first."""
         smoothed = x if self.smoothing is None else x * self.smoothing
-        return torch.nn.functional.linear(fake_rows(smoothed), self.weight, bias)
+        return torch.nn.functional.linear(self.rows(smoothed), self.weight, bias)
 
 
 @contextmanager

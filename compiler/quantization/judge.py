@@ -1,4 +1,4 @@
-"""Which layers cannot bear int8: the model runs with some quantised, compared with itself."""
+"""Which layers cannot bear it: the model runs with some quantised, compared with itself."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ from .fake import FakeLinear, replaced
 from .samples import Samples
 from .sites import Inputs, Site
 
-__all__ = ["Found", "Judge", "wide_sites"]
+__all__ = ["Found", "Goals", "Judge", "wide_sites"]
 
-_GOAL_TEXTS = 0.999
-_GOAL_DRAWN = 0.9984
-"""Both with room above the 0.998 that a compiled bundle must have on drawn tokens."""
 
-_MOST_WIDE = 0.2
-"""The share of the multiply-adds that may stay wider."""
+@dataclass(frozen=True)
+class Goals:
+    """The cosines to reach on texts and on drawn tokens."""
+
+    texts: float
+    drawn: float
+
+    @classmethod
+    def above(cls, cosine: float) -> Goals:
+        """With room above the cosine that a compiled bundle must have on drawn tokens: 0.999 and
+        0.9984 above 0.998."""
+        return cls(1 - (1 - cosine) / 2, 1 - (1 - cosine) * 0.8)
 
 
 @dataclass(frozen=True)
@@ -30,11 +37,10 @@ class Found:
     texts: float | None
     drawn: float
 
-    @property
-    def short(self) -> float:
+    def short(self, goals: Goals) -> float:
         """How far below the goals it is; not positive where they are met."""
-        short = _GOAL_DRAWN - self.drawn
-        return short if self.texts is None else max(short, _GOAL_TEXTS - self.texts)
+        short = goals.drawn - self.drawn
+        return short if self.texts is None else max(short, goals.texts - self.texts)
 
 
 class Judge:
@@ -46,17 +52,22 @@ class Judge:
         samples: Samples,
         fakes: Mapping[Site, Sequence[FakeLinear]],
         tables: Mapping[torch.nn.Embedding, torch.Tensor],
+        wide: Mapping[Site, Sequence[FakeLinear]] | None = None,
     ) -> None:
+        """``wide``: how sites are computed that are not quantised as ``fakes`` (exactly, if they
+        are not in it)."""
         self._entry, self._fakes, self._tables = entry, fakes, tables
+        self._wide = wide or {}
         self._texts = [(sample, self._run(sample)) for sample in samples.texts]
         self._drawn = [(sample, self._run(sample)) for sample in samples.drawn]
 
     def find(self, sites: Sequence[Site]) -> Found:
         """With these sites, and the large tables, quantised."""
+        computed = {**self._wide, **{site: self._fakes[site] for site in sites}}
         linears = {
             linear: fake
-            for site in sites
-            for linear, fake in zip(site.linears.values(), self._fakes[site], strict=True)
+            for site, fakes in computed.items()
+            for linear, fake in zip(site.linears.values(), fakes, strict=True)
         }
         with replaced(linears, self._tables):
             drawn = [self._cosine(*pair) for pair in self._drawn]
@@ -73,20 +84,25 @@ class Judge:
         return min((_cosine(one, other) for one, other in pairs), default=1.0)
 
 
-def wide_sites(judge: Judge, sites: Sequence[Site]) -> tuple[list[Site], Found]:
-    """The sites whose quantisation alone costs most, as few as the goals need; what is left."""
+def wide_sites(
+    judge: Judge, sites: Sequence[Site], goals: Goals, most: float
+) -> tuple[list[Site], Found]:
+    """The sites whose quantisation alone costs most, as few as the goals need; what is left.
+
+    At most a share ``most`` of the multiply-adds stays wider.
+    """
     found = judge.find(sites)
-    if found.short <= 0:
+    if found.short(goals) <= 0:
         return [], found
-    alone = {site: judge.find([site]).short for site in sites}
-    budget = _MOST_WIDE * sum(site.multiply_adds for site in sites)
+    alone = {site: judge.find([site]).short(goals) for site in sites}
+    budget = most * sum(site.multiply_adds for site in sites)
     wide: list[Site] = []
     for site in sorted(sites, key=lambda site: -alone[site]):
         if site.multiply_adds <= budget:
             budget -= site.multiply_adds
             wide.append(site)
             found = judge.find([other for other in sites if other not in wide])
-            if found.short <= 0:
+            if found.short(goals) <= 0:
                 break
     return wide, found
 

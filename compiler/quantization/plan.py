@@ -1,4 +1,4 @@
-"""Deciding how a model becomes int8: smoothing, rounding, and what stays wider.
+"""Deciding how a model becomes narrow: smoothing, ranges, rounding, and what stays wider.
 
 Everything here happens in PyTorch, before the model is imported, and leaves the model as it is.
 The result names the weights it is about; what is compiled from it is exactly what was simulated.
@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from ...errors import InputError
+from ..compression.precisions import asked_precisions, widest
 from ..models import SourceModel
 from ..wrapper import make_entry
-from .fake import FakeLinear, fake_weight
-from .judge import Judge, wide_sites
+from .fake import FakeLinear, Rows, exact_rows, fake_rows, fake_weight
+from .grids import nearest
+from .judge import Goals, Judge, wide_sites
+from .precisions import WEIGHT_BITS, WIDER
 from .rounding import rounded_for
 from .samples import Tokenized, samples_for, tokenized
 from .sites import Inputs, Site, observe
 from .smoothing import smoothing_for
+from .static import StaticRows, range_for
 from .tables import LEAST_TABLE
 from .texts import BUILT_IN, Text
 from .warnings import doubts
@@ -28,7 +32,7 @@ from .warnings import doubts
 if TYPE_CHECKING:
     from ..importer import ImportedModel
 
-__all__ = ["QuantizationPlan", "plan_quantization"]
+__all__ = ["Decision", "QuantizationPlan", "plan_quantization"]
 
 # Fewer texts than these say too little of what a model reads.
 _FEW = 16
@@ -37,15 +41,42 @@ _FEW = 16
 _MOST_ROUNDED = 1 << 23
 
 
+# Of the multiply-adds, the share that may stay wider: 4 bits may become 8 everywhere.
+_MOST_WIDE = {"int8": 0.2, "int8-weights": 0.2, "int4-weights": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What a caller asks for: one of `QUANTIZED`, for ``seq_lens`` (ascending) and ``batch``;
+    int8's ``activations`` with a scale for each row, or one for all; the ``cosine`` that a bundle
+    must have."""
+
+    precision: str = "int8"
+    seq_lens: tuple[int, ...] = (1,)
+    batch: int = 1
+    activations: Literal["dynamic", "static"] = "dynamic"
+    cosine: float = 0.998
+
+    def rows_for(self, rows: torch.Tensor, weights: Sequence[torch.Tensor]) -> Rows:
+        """How activations like ``rows`` are quantised before they meet ``weights``."""
+        if self.precision in WEIGHT_BITS:
+            return exact_rows
+        if self.activations == "static":
+            return StaticRows(range_for(rows, weights))
+        return fake_rows
+
+
 @dataclass(frozen=True, kw_only=True)
 class QuantizationPlan:
     """``tensors``: parameters beside the model's own. ``rounded``: by the address of a weight,
-    the names of its rounded form and of its smoothing vector (or ""). ``wider``: by address,
-    a precision. ``report`` says in JSON values what was found and decided.
+    the names of its rounded form and of its smoothing vector (or ""). ``ranges``: by address, the
+    name of its activations' range, where that is static. ``wider``: by address, a precision.
+    ``report`` says in JSON values what was found and decided.
     """
 
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
     rounded: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    ranges: Mapping[int, str] = field(default_factory=dict)
     wider: Mapping[int, str] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -55,22 +86,24 @@ class QuantizationPlan:
         return replace(imported, parameters={**imported.parameters, **self.tensors})
 
     def fields(self, parameters: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-        """``rounded`` and ``wider`` of a lowering request for a model with these parameters."""
-        rounded, wider = [], []
+        """``rounded``, ``ranges`` and ``wider`` of a lowering request for a model with these
+        parameters."""
+        rounded, ranges, wider = [], [], []
         for name, tensor in parameters.items():
             if tensor.data_ptr() in self.rounded:
                 rounded.append((name, *self.rounded[tensor.data_ptr()]))
+            if tensor.data_ptr() in self.ranges:
+                ranges.append((name, self.ranges[tensor.data_ptr()]))
             if tensor.data_ptr() in self.wider:
                 wider.append((name, self.wider[tensor.data_ptr()]))
-        return {"rounded": tuple(rounded), "wider": tuple(wider)}
+        return {"rounded": tuple(rounded), "ranges": tuple(ranges), "wider": tuple(wider)}
 
 
 def plan_quantization(
-    source: SourceModel, texts: Sequence[Text] | None, *, longest: int
+    source: SourceModel, texts: Sequence[Text] | None, wanted: Decision
 ) -> QuantizationPlan:
-    """How ``source`` becomes int8, calibrated with ``texts`` or, where None, with our own.
-
-    ``longest`` is the longest sequence that it is compiled for.
+    """How ``source`` becomes what is ``wanted``, calibrated with ``texts`` or, where None, with
+    our own.
 
     Raises `InputError` where a weight is NaN or infinite, or where texts were given and the
     model has no tokenizer.
@@ -79,43 +112,85 @@ def plan_quantization(
     try:
         # Sums in one order, so that the same model gives the same bundle anywhere.
         torch.set_num_threads(1)
-        return _plan(source, texts, longest)
+        return _plan(source, texts, wanted)
     finally:
         torch.set_num_threads(threads)
 
 
-def _plan(source: SourceModel, texts: Sequence[Text] | None, longest: int) -> QuantizationPlan:
+def _plan(source: SourceModel, texts: Sequence[Text] | None, wanted: Decision) -> QuantizationPlan:
     _check_weights(source.module)
     own = tokenized(source, BUILT_IN) if source.tokens and source.tokenizer_json() else None
     given = tokenized(source, texts) if texts is not None else own
     samples = samples_for(
-        source, [*(given.inputs if given else ()), *_filling(given, own)], longest
+        source,
+        [*(given.inputs if given else ()), *_filling(given, own)],
+        wanted.seq_lens,
+        wanted.batch,
     )
     entry = make_entry(source, samples.fit[0])
     sites = observe(entry, samples.fit)
     warnings = doubts(entry, sites, given, own) if texts is not None else ()
-    fakes = {site: _fakes(site, trained=source.has_trained_weights) for site in sites}
+    asked = _asked(source, sites)
+    sites = [site for site in sites if site not in asked]
+    fakes = {site: _fakes(site, wanted, trained=source.has_trained_weights) for site in sites}
+    narrow_tables = asked_precisions(source.recipe, source.module).tables is not False
     tables = {
         module: fake_weight(module.weight.detach())
         for module in source.module.modules()
-        if isinstance(module, torch.nn.Embedding) and module.weight.numel() >= LEAST_TABLE
+        if isinstance(module, torch.nn.Embedding)
+        and module.weight.numel() >= LEAST_TABLE
+        and narrow_tables
     }
-    judge = Judge(entry, samples, fakes, tables)
-    wide, found = wide_sites(judge, sites)
+    wider = WIDER[wanted.precision]
+    wide_fakes: dict[Site, list[FakeLinear]] = {}
+    if wider in WEIGHT_BITS:
+        less = replace(wanted, precision=wider)
+        wide_fakes = {
+            site: _fakes(site, less, trained=source.has_trained_weights) for site in sites
+        }
+    judge = Judge(entry, samples, fakes, tables, wide_fakes)
+    goals = Goals.above(wanted.cosine)
+    wide, found = wide_sites(judge, sites, goals, _MOST_WIDE[wanted.precision])
     kept = [site for site in sites if site not in wide]
+    named = _named(
+        sites, {site: wide_fakes.get(site, ()) if site in wide else fakes[site] for site in sites}
+    )
     return QuantizationPlan(
-        **_named(kept, fakes),
+        **named,
         wider={
-            linear.weight.data_ptr(): "bf16" for site in wide for linear in site.linears.values()
+            linear.weight.data_ptr(): precision
+            for site, precision in {**asked, **dict.fromkeys(wide, wider)}.items()
+            for linear in site.linears.values()
         },
         report={
+            "precision": wanted.precision,
+            "activations": "exact" if wanted.precision in WEIGHT_BITS else wanted.activations,
+            "ranges": {
+                name.removeprefix("range(")[:-1]: [float(end) for end in named["tensors"][name]]
+                for name in named["tensors"]
+                if name.startswith("range(")
+            },
             "calibration": "texts" if texts is not None else "built in" if own else "random",
             "simulated_cosine": {"texts": found.texts, "random": found.drawn},
             "wider": [name for site in wide for name in site.linears],
+            "asked": {name: wide for site, wide in asked.items() for name in site.linears},
             "smoothed": sum(fakes[site][0].smoothing is not None for site in kept),
         },
         warnings=warnings,
     )
+
+
+def _asked(source: SourceModel, sites: Sequence[Site]) -> dict[Site, str]:
+    """Sites that a recipe wants in another precision: the widest that it says of their layers,
+    which may be joined to one."""
+    named = asked_precisions(source.recipe, source.module).wider
+    found: dict[Site, str] = {}
+    for site in sites:
+        weights = (linear.weight.data_ptr() for linear in site.linears.values())
+        precisions = [named[weight] for weight in weights if weight in named]
+        if precisions:
+            found[site] = widest(precisions)
+    return found
 
 
 def _filling(given: Tokenized | None, own: Tokenized | None) -> Sequence[Inputs]:
@@ -134,30 +209,39 @@ def _check_weights(module: torch.nn.Module) -> None:
             )
 
 
-def _fakes(site: Site, *, trained: bool) -> list[FakeLinear]:
+def _fakes(site: Site, wanted: Decision, *, trained: bool) -> list[FakeLinear]:
     """Each linear layer of a site as it will be computed."""
     weights = [linear.weight.detach() for linear in site.linears.values()]
-    vector = smoothing_for(site.rows, weights)
-    rows = site.rows
+    bits = WEIGHT_BITS.get(wanted.precision, 8)
+    vector, rows = None, site.rows
+    if wanted.precision not in WEIGHT_BITS:
+        vector = smoothing_for(rows, weights, wanted.rows_for)
     if vector is not None:
         weights, rows = [weight / vector for weight in weights], rows * vector
+    quantised = wanted.rows_for(rows, weights)
     if trained and sum(weight.numel() for weight in weights) <= _MOST_ROUNDED:
-        joined = rounded_for(torch.cat(weights), rows)
+        joined = rounded_for(torch.cat(weights), rows, bits)
         weights = list(torch.split(joined, [len(weight) for weight in weights]))
     else:
-        weights = [fake_weight(weight) for weight in weights]
-    return [FakeLinear(weight, vector) for weight in weights]
+        weights = [nearest(weight, bits) for weight in weights]
+    return [FakeLinear(weight, vector, quantised) for weight in weights]
 
 
 def _named(sites: Sequence[Site], fakes: Mapping[Site, Sequence[FakeLinear]]) -> dict[str, Any]:
     tensors: dict[str, torch.Tensor] = {}
     rounded: dict[int, tuple[str, str]] = {}
+    ranges: dict[int, str] = {}
     for site in sites:
-        for (name, linear), fake in zip(site.linears.items(), fakes[site], strict=True):
+        # Without a fake, a layer is as wide as bf16.
+        for (name, linear), fake in zip(site.linears.items(), fakes[site], strict=False):
             vector = ""
             if fake.smoothing is not None:
                 vector = f"smoothing({site.name})"
                 tensors[vector] = fake.smoothing
             tensors[f"rounded({name})"] = fake.weight
             rounded[linear.weight.data_ptr()] = (f"rounded({name})", vector)
-    return {"tensors": tensors, "rounded": rounded}
+            if isinstance(fake.rows, StaticRows):
+                range_ = f"range({site.name})"
+                tensors[range_] = fake.rows.range
+                ranges[linear.weight.data_ptr()] = range_
+    return {"tensors": tensors, "rounded": rounded, "ranges": ranges}

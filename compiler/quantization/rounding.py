@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 
-from ..derivations import weight_scales
+from .grids import grid_for
 
 __all__ = ["rounded_for"]
 
@@ -19,33 +19,35 @@ _BLOCK = 64
 _DAMPING = 0.1
 
 
-def rounded_for(weight: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Of ``weight`` [outputs, depth] what int8 holds, for activations like ``rows``.
+def rounded_for(weight: torch.Tensor, rows: torch.Tensor, bits: int = 8) -> torch.Tensor:
+    """Of ``weight`` [outputs, depth] what ``bits`` hold, for activations like ``rows``.
 
-    Multiples of the same scales as rounding to nearest gives: the largest weight of each output
+    Multiples of the same scales as rounding to nearest gives: the largest weight under each scale
     stays what it is, so that packing the result finds the same scales, and rounds no more. Zeros
     stay zeros: what was pruned takes no other's error, and blocks of zeros are left out.
     """
     # The last is rounded first, so that the most important ones leave their errors to others.
     order = rows.square().sum(dim=0).argsort()
-    scales = weight_scales(weight)
-    exact = (weight[:, order] / scales[:, None]).T.contiguous()
-    codes = torch.empty_like(exact)
+    grid = grid_for(weight, bits)
+    steps = grid.steps[:, order].T.contiguous()
+    zero = (weight[:, order].T == 0) | (steps == 0)
+    pinned = grid.pinned[:, order].T.contiguous()
+    exact = weight[:, order].T.contiguous()
+    result = torch.empty_like(exact)
     errors = torch.zeros_like(exact)
-    largest = exact.abs().argmax(dim=0)
     share = _shares(rows[:, order])
     for end in range(len(exact), 0, -_BLOCK):
         start = max(0, end - _BLOCK)
         wanted = exact[start:end] + share[end:, start:end].T @ errors[end:]
         for at in range(end - 1, start - 1, -1):
             value = wanted[at - start] + share[at + 1 : end, at] @ errors[at + 1 : end]
-            code = torch.where(largest == at, exact[at], value).round_().clamp_(-127, 127)
-            code[exact[at] == 0] = 0
-            codes[at] = code
-            errors[at] = exact[at] - code
-    result = torch.empty_like(weight)
-    result[:, order] = codes.T * scales[:, None]
-    return result
+            value = torch.where(pinned[at], exact[at], value)
+            code = (value / steps[at]).round_().clamp_(grid.lowest, grid.highest)
+            result[at] = torch.where(zero[at], torch.zeros_like(code), code * steps[at])
+            errors[at] = exact[at] - result[at]
+    rounded = torch.empty_like(weight)
+    rounded[:, order] = result.T
+    return rounded
 
 
 def _shares(rows: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,8 @@ __all__ = ["Samples", "Tokenized", "samples_for", "tokenized"]
 _LONGEST = 96
 _MOST_TEXTS = 32
 _LONGEST_DRAWN = 384
+# Longer samples have numbers enough to be like any other, and take long.
+_LONGEST_VERIFIED = 512
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,28 @@ class Tokenized:
     unknown: float
 
 
-def samples_for(source: SourceModel, texts: Sequence[Inputs], longest: int) -> Samples:
-    """Every fourth text is for checking. A model without tokens has its example inputs."""
-    longest = min(longest, _LONGEST_DRAWN, source.max_length or _LONGEST_DRAWN)
+def samples_for(
+    source: SourceModel, texts: Sequence[Inputs], seq_lens: Sequence[int], batch: int = 1
+) -> Samples:
+    """Every fourth text is for checking. A model without tokens has its example inputs.
+
+    What a bundle for ``seq_lens`` (ascending) and ``batch`` is verified with is among what is
+    drawn to judge by, of the shortest and the longest: outputs of few numbers, or of a head that
+    was never trained, may bear less there than on any other sample.
+    """
+    longest = min(seq_lens[-1], _LONGEST_DRAWN, source.max_length or _LONGEST_DRAWN)
     short = max(1, longest // 4)
     if not source.tokens:
         given = draw_samples(source, 1, 1)
         return Samples(given, (), given)
+    ends = {length for length in (seq_lens[0], seq_lens[-1]) if length <= _LONGEST_VERIFIED}
+    verified = [one for length in sorted(ends) for one in draw_samples(source, length, batch)]
     fit = tuple(one for index, one in enumerate(texts) if index % 4 != 3)
     check = tuple(one for index, one in enumerate(texts) if index % 4 == 3)
     return Samples(
         fit=(*fit, _random(source, longest, 1), _random(source, short, 2)),
         texts=check,
-        drawn=(_random(source, longest, 3), _random(source, short, 4)),
+        drawn=(_random(source, longest, 3), _random(source, short, 4), *verified),
     )
 
 

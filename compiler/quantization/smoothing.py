@@ -7,11 +7,11 @@ equally hard to round, and the product is the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
-from .fake import FakeLinear, fake_weight
+from .fake import FakeLinear, Rows, fake_rows, fake_weight
 
 __all__ = ["smoothing_for"]
 
@@ -21,8 +21,15 @@ _TRIED_OUTPUTS = 1024
 _WORTH = 0.9
 
 
-def smoothing_for(rows: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.Tensor | None:
-    """The vector to multiply activations by (weights are divided by it); None if none pays."""
+def smoothing_for(
+    rows: torch.Tensor,
+    weights: Sequence[torch.Tensor],
+    quantiser: Callable[[torch.Tensor, Sequence[torch.Tensor]], Rows] = lambda *_: fake_rows,
+) -> torch.Tensor | None:
+    """The vector to multiply activations by (weights are divided by it); None if none pays.
+
+    ``quantiser`` gets the rows and the weights and says how such rows are quantised.
+    """
     weight = torch.cat(list(weights))
     tiny = 1e-5
     of_rows = rows.abs().amax(dim=0).clamp(min=tiny)
@@ -31,7 +38,9 @@ def smoothing_for(rows: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.
     tried = rows[:: max(1, len(rows) // _TRIED_ROWS)]
     part = weight[:: max(1, len(weight) // _TRIED_OUTPUTS)]
     exact = tried @ part.T
-    plain = (FakeLinear(fake_weight(part))(tried, None) - exact).square().sum()
-    smoothed = FakeLinear(fake_weight(part / vector), vector)(tried, None)
+    how = quantiser(tried, [part])
+    plain = (FakeLinear(fake_weight(part), None, how)(tried, None) - exact).square().sum()
+    how = quantiser(tried * vector, [part / vector])
+    smoothed = FakeLinear(fake_weight(part / vector), vector, how)(tried, None)
     better = (smoothed - exact).square().sum() < _WORTH * plain
     return vector if bool(better) else None
