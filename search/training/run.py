@@ -27,7 +27,15 @@ from .options import TrainingOptions
 from .student import Student, Teacher
 from .trainer import DistillationTrainer, bf16_in_hardware, training_arguments
 
-__all__ = ["TrainingData", "TrainingReport", "loss_kind", "pad_id", "sign_of", "train"]
+__all__ = [
+    "TrainingData",
+    "TrainingReport",
+    "loss_kind",
+    "pad_id",
+    "sign_of",
+    "train",
+    "training_mode",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +102,8 @@ def train(
     features = data.task.features(data.train, data.tokenizer, length)
     progress_of = Progress(what, progress or (lambda _: None))
     bf16 = bf16_in_hardware() if options.bf16 is None else options.bf16
-    with _training_mode(model, options), _attention([model, teacher], bf16):
+    models = [model] if teacher is None else [model, teacher]
+    with training_mode(models, options, bf16):
         student = Student(model, loss_kind(data.task), options, teacher)
         reader = _reader(teacher, student, vocabulary)
         world = _processes()
@@ -168,44 +177,40 @@ class _Epochs(TrainerCallback):  # type: ignore[misc]
 
 
 @contextlib.contextmanager
-def _training_mode(model: Any, options: TrainingOptions) -> Iterator[None]:
-    """Dropout as asked, tables fixed if asked; afterwards as it was, and evaluating."""
+def training_mode(models: Sequence[Any], options: TrainingOptions, bf16: bool) -> Iterator[None]:
+    """``models`` (the first is trained) as training wants them; afterwards as they were.
+
+    Dropout as asked and, if asked, tables of embeddings that stay; in bf16 attention by plain
+    products, since on CPUs the gradients of the fused one take much longer.
+    """
+    model = models[0]
     drops = [part for part in model.modules() if isinstance(part, nn.Dropout)]
-    before = [part.p for part in drops]
     attention = {
         id(part)
         for layer in structure_of(model).layers
         for part in layer.attention.modules()
         if isinstance(part, nn.Dropout)
     }
-    fixed = [p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()]
-    fixed = [p for p in fixed if p.requires_grad and options.tables_fixed]
+    tables = [p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()]
+    fixed = [p for p in tables if p.requires_grad and options.tables_fixed]
+    rates = [part.p for part in drops]
+    kinds = [one.config._attn_implementation for one in models]
     for part in drops:
         part.p = options.attention_dropout if id(part) in attention else options.dropout
     for parameter in fixed:
         parameter.requires_grad_(False)
+    for one in models if bf16 else ():
+        one.set_attn_implementation("eager")
     try:
         yield
     finally:
-        for part, rate in zip(drops, before, strict=True):
+        for part, rate in zip(drops, rates, strict=True):
             part.p = rate
         for parameter in fixed:
             parameter.requires_grad_(True)
+        for one, kind in zip(models if bf16 else (), kinds, strict=False):
+            one.set_attn_implementation(kind)
         model.eval()
-
-
-@contextlib.contextmanager
-def _attention(models: Sequence[Any], bf16: bool) -> Iterator[None]:
-    """Attention by plain products in bf16: on CPUs the fused one's gradients take much longer."""
-    chosen = [model for model in models if model is not None and bf16]
-    before = [model.config._attn_implementation for model in chosen]
-    for model in chosen:
-        model.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        for model, name in zip(chosen, before, strict=True):
-            model.set_attn_implementation(name)
 
 
 def _reader(teacher: Any, student: Student, vocabulary: Any) -> Teacher | None:

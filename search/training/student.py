@@ -81,7 +81,7 @@ class Student(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.register_state_dict_post_hook(_untie)
+        self.register_state_dict_post_hook(_untie)  # type: ignore[no-untyped-call]
         self._kind = kind
         self._options = options
         self.projections = nn.ModuleDict()
