@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,14 @@ from ...errors import InputError
 from . import fields
 from .recipe import Recipe
 
-__all__ = ["MANIFEST", "CompressedManifest", "LayerSizes", "MaskFacts", "read_manifest"]
+__all__ = [
+    "MANIFEST",
+    "CompressedManifest",
+    "LayerSizes",
+    "MaskFacts",
+    "read_manifest",
+    "recipe_of",
+]
 
 MANIFEST = "canao.json"
 _FORMAT = "canao-compressed-model"
@@ -135,6 +143,14 @@ def read_manifest(directory: Path) -> CompressedManifest | None:
     except (OSError, ValueError, RecursionError, InputError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(f"{place} cannot be used: {reason}.") from error
+
+
+def recipe_of(model: object) -> Recipe | None:
+    """The recipe of a compressed model's directory; None for anything else that a model may be."""
+    if not isinstance(model, (str, os.PathLike)):
+        return None
+    found = read_manifest(Path(model))
+    return None if found is None else found.recipe
 
 
 def _is_factor(value: object) -> bool:

@@ -22,14 +22,14 @@ class Rule(Protocol):
 R = TypeVar("R", bound=Rule)
 
 
-def matrices(model: Any) -> dict[str, nn.Parameter]:
+def matrices(model: Any, *, tied: bool = False) -> dict[str, nn.Parameter]:
     """The weights [outputs, inputs] of a model's linear layers by name.
 
-    One that is a table of words too is none: rows of it are read.
+    One that is a table of words too is none, for rows of it are read, unless with ``tied``.
     """
     found: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
-    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding) and not tied}
     for path, module in model.named_modules():
         if isinstance(module, nn.Linear) and id(module.weight) not in seen | tables:
             weight = module.get_parameter("weight")

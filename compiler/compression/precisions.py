@@ -6,14 +6,19 @@ A bundle has one precision, the narrowest that is asked for; what is asked to be
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import InputError, UnsupportedError
 from .matching import matrices, rule_for
 from .recipe import Recipe
 
-__all__ = ["AskedPrecisions", "asked_precisions", "bundle_precision", "without_precisions"]
+__all__ = [
+    "AskedPrecisions",
+    "asked_precisions",
+    "bundle_precision",
+    "widest",
+]
 
 # From the widest on.
 _ORDER = ("f32", "f16", "bf16", "int8", "int8-weights", "int4-weights")
@@ -22,10 +27,10 @@ _ORDER = ("f32", "f16", "bf16", "int8", "int8-weights", "int4-weights")
 @dataclass(frozen=True, kw_only=True)
 class AskedPrecisions:
     """``wider``: by address of a weight, its precision, where that is not the bundle's.
-    ``tables``: whether large tables of words are int8 though the bundle is wider."""
+    ``tables``: whether large tables of words are int8; None as the bundle's precision has it."""
 
     wider: Mapping[int, str] = field(default_factory=dict)
-    tables: bool = False
+    tables: bool | None = None
 
 
 def bundle_precision(recipe: Recipe | None) -> str:
@@ -44,7 +49,8 @@ def asked_precisions(
     Raises `InputError` where a rule names a precision that one of ``targets`` does not do, or
     where it fits no matrix, `UnsupportedError` where ``model`` is no model of transformers.
     """
-    if recipe is None or (not recipe.precision and not _asks_tables(recipe)):
+    tables = None if recipe is None else _tables(recipe)
+    if recipe is None or (not recipe.precision and tables is None):
         return AskedPrecisions()
     if not hasattr(model, "base_model_prefix"):
         raise UnsupportedError(
@@ -60,7 +66,7 @@ def asked_precisions(
                 )
     default, whole = recipe.default_precision or "f32", bundle_precision(recipe)
     wider, served = {}, set()
-    for name, weight in matrices(model).items():
+    for name, weight in matrices(model, tied=True).items():
         found = rule_for(recipe.precision, name, model)
         served.add(id(found))
         precision = found.precision if found is not None else default
@@ -72,15 +78,18 @@ def asked_precisions(
                 f"precision[{index}].match {rule.match!r} is the first to fit no matrix of "
                 f"{type(model).__name__}."
             )
-    return AskedPrecisions(wider=wider, tables=_asks_tables(recipe))
+    return AskedPrecisions(wider=wider, tables=tables)
 
 
-def without_precisions(recipe: Recipe) -> Recipe:
-    """The recipe where a caller has chosen one precision for everything."""
-    embedding = recipe.embedding and replace(recipe.embedding, int8=False)
-    return replace(recipe, precision=(), default_precision=None, embedding=embedding)
+def widest(precisions: Iterable[str]) -> str:
+    """The one that rounds least."""
+    return min(precisions, key=_ORDER.index)
 
 
-def _asks_tables(recipe: Recipe) -> bool:
-    narrow = _ORDER.index(bundle_precision(recipe)) >= _ORDER.index("int8")
-    return recipe.embedding is not None and recipe.embedding.int8 and not narrow
+def _tables(recipe: Recipe) -> bool | None:
+    """None where that is what the bundle's precision does anyway."""
+    narrow = _ORDER.index("int8")
+    bundle, default = bundle_precision(recipe), recipe.default_precision or "f32"
+    asked = _ORDER.index(default) >= narrow
+    asked = asked or (recipe.embedding is not None and recipe.embedding.int8)
+    return None if asked == (_ORDER.index(bundle) >= narrow) else asked

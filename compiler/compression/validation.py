@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ...errors import InputError, UnsupportedError
 from ..kernels.sparse_choice import cuts
-from .blocks import block_count
+from .blocks import block_count, block_sums
 from .families import family_of
-from .low_rank import check_rank, word_table
+from .low_rank import LowRankEmbedding, check_rank, word_table
 from .matching import matrices, rule_for
 from .recipe import PrecisionRule, Recipe, SparsityRule
 from .structure import Structure, structure_of
 
-__all__ = ["check_blocks", "check_config", "check_model", "check_rules", "kept_blocks"]
+__all__ = [
+    "check_blocks",
+    "check_config",
+    "check_made",
+    "check_model",
+    "check_rules",
+    "kept_blocks",
+]
 
 
 def check_config(recipe: Recipe, config: Any) -> None:
@@ -54,7 +62,8 @@ def check_rules(recipe: Recipe, model: Any) -> None:
         "precision": recipe.precision,
     }
     for field, rules in every.items():
-        found = {id(rule_for(rules, name, model)) for name in names}
+        fitting = matrices(model, tied=True) if field == "precision" else names
+        found = {id(rule_for(rules, name, model)) for name in fitting}
         for index, rule in enumerate(rules):
             if id(rule) not in found:
                 raise InputError(
@@ -180,3 +189,46 @@ def check_blocks(recipe: Recipe) -> None:
                 f"sparsity[{index}].block {inputs} x {outputs} is served by no kernel: inputs "
                 "must be a multiple of 4 and outputs one of 16 (48 is fastest)."
             )
+
+
+def check_made(recipe: Recipe, model: Any) -> None:
+    """Raise `InputError`, naming the field, where ``model`` has not the sizes of ``recipe``.
+
+    Compiling prunes nothing, so what a recipe asks for must have been done before.
+    """
+    if replace(recipe, precision=(), default_precision=None) == Recipe():
+        return  # it is about precisions alone
+    structure = structure_of(model)
+    count = len(recipe.layers) if isinstance(recipe.layers, tuple) else recipe.layers
+    pairs: dict[str, tuple[object, object]] = {
+        "layers": (count, len(structure.layers)),
+        "heads": (_spread(recipe.heads, structure), structure.heads),
+        "ffn": (_spread(recipe.ffn, structure), structure.ffn),
+        "hidden": (recipe.hidden, structure.hidden),
+    }
+    if recipe.embedding is not None:
+        _, _, table = word_table(model)
+        rank = table.table.embedding_dim if isinstance(table, LowRankEmbedding) else None
+        pairs["embedding.rank"] = (recipe.embedding.rank, rank)
+        pairs["embedding.vocabulary"] = (recipe.embedding.vocabulary, model.config.vocab_size)
+    for field, (asked, present) in pairs.items():
+        if asked is not None and asked != present:
+            raise InputError(
+                f"{field}: the recipe says {asked}, the model has {present}: compress it with "
+                "the recipe first; compiling prunes nothing."
+            )
+    check_rules(recipe, model)
+    for name, weight in matrices(model).items():
+        rule = rule_for(recipe.sparsity, name, model)
+        if rule is None:
+            continue
+        kept = int((block_sums((weight.detach() != 0).float(), rule.block) > 0).sum())
+        if kept > kept_blocks(rule, weight):
+            raise InputError(
+                f"sparsity[{recipe.sparsity.index(rule)}]: {name} has {kept} blocks that are not "
+                "zero, more than the recipe keeps: compress the model with the recipe first."
+            )
+
+
+def _spread(asked: int | tuple[int, ...] | None, structure: Structure) -> tuple[int, ...] | None:
+    return (asked,) * len(structure.layers) if isinstance(asked, int) else asked
