@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,11 +163,11 @@ def compile_model(
     limit = cache_limit()
     given = Recipe.load(recipe) if isinstance(recipe, (str, os.PathLike)) else recipe
     known = given or recipe_of(model)
-    options = CompileOptions.checked(
+    check = partial(
+        CompileOptions.checked,
         target=target,
         seq_len=seq_len,
         batch=batch,
-        precision=bundle_precision(known) if precision == "auto" else precision,
         fusion=fusion,
         drop_patterns=drop_patterns,
         timeout=timeout,
@@ -177,6 +178,7 @@ def compile_model(
         activations=activations,
         cosine=cosine,
     )
+    options = check(precision=bundle_precision(known) if precision == "auto" else precision)
     if output is not None:
         check_destination(output)
     tell = progress or (lambda _: None)
@@ -185,6 +187,10 @@ def compile_model(
     options.check_model(source)
     if given is not None:
         check_made(given, source.module)
+    if known is None and source.recipe is not None and precision == "auto":
+        # One from the Hub, of which nothing was known before it was here.
+        known = source.recipe
+        options = check(precision=bundle_precision(known))
     source = replace(source, recipe=known if precision == "auto" else None)
     asked = asked_precisions(source.recipe, source.module, targets=options.targets)
     options = replace(options, narrow_tables=asked.tables)

@@ -47,6 +47,7 @@ def bundle_contents(
             "trained": source.has_trained_weights,
             "pad_id": source.pad_id,
             "config": dict(source.config),
+            **({"recipe": source.recipe.to_json()} if source.recipe else {}),
             **({"quantization": dict(built.quantization.report)} if built.quantization else {}),
         },
         precision=options.precision,

@@ -147,7 +147,7 @@ def read_manifest(directory: Path) -> CompressedManifest | None:
 
 def recipe_of(model: object) -> Recipe | None:
     """The recipe of a compressed model's directory; None for anything else that a model may be."""
-    if not isinstance(model, (str, os.PathLike)):
+    if not isinstance(model, (str, os.PathLike)) or os.fspath(model) == "minilm":
         return None
     found = read_manifest(Path(model))
     return None if found is None else found.recipe
