@@ -1,0 +1,34 @@
+"""The recipes in the documentation are recipes, and cost what it says."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from canao.compiler.compression.costs import model_costs
+from canao.compiler.compression.recipe import Recipe
+from canao.compiler.compression.structure import structure_of
+from canao.compiler.compression.structured import prune_in_place, uniform
+from canao.compiler.models import load_model
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "compression.md"
+RECIPES = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize(("text", "share"), zip(RECIPES, (0.49, 0.24, None), strict=True))
+def test_recipes_of_the_page(text: str, share: float | None) -> None:
+    model = load_model("minilm").module
+    recipe = Recipe.from_json(tomllib.loads(text))
+    recipe.validate(model.config)
+    whole = model_costs(model, 128).flops
+    prune_in_place(model, recipe, uniform(structure_of(model)))
+    if share is not None:
+        assert model_costs(model, 128).flops / whole == pytest.approx(share, abs=0.005)
+
+
+def test_the_page_names_every_field() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in Recipe.__dataclass_fields__ if name != "embedding")
