@@ -31,6 +31,7 @@ bench: setup
 	$(BIN)/python benchmarks/setup_peers.py
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/compile_time.py
+	$(BIN)/python benchmarks/measuring.py
 	$(BIN)/python benchmarks/sparsity.py
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/arm.py

@@ -51,7 +51,7 @@ def bench(
 
     place = get(device) if isinstance(device, str) else device
     entrant = Entrant.of(open_bundle(bundle), place, target=target, seq_len=seq_len)
-    (found,) = hold(
+    (found,), _ = hold(
         [entrant],
         place,
         threads=threads,

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .bootstrap import ratio_of
+from .bootstrap import Estimate, ratio_of
 from .contest import Entrant, hold
+from .disturbance import Disturbance
 from .selection import open_bundle
 from .stability import Verdict
 
@@ -28,8 +29,9 @@ class Compared:
     """Two measurements from the same rounds, and the ratio of their times.
 
     ``ratio`` is the time of ``other`` over that of ``measurement``: above 1 the latter is
-    faster. ``interval`` holds it at 95 %. ``stable`` is the verdict on the ratio, in which
-    what slows both alike cancels out, and ``reason`` its grounds.
+    faster. ``interval`` holds it at 95 %. ``stable`` is the verdict on the ratio (known to 2 %,
+    and nothing else used the cores), in which a drift of the machine cancels out, and
+    ``reason`` its grounds.
     """
 
     measurement: Measurement
@@ -76,7 +78,7 @@ def compare(
 
     place = get(device) if isinstance(device, str) else device
     entrants = _pair(open_bundle(bundle), open_bundle(other), place, target, seq_len)
-    first, second = hold(
+    (first, second), timed = hold(
         entrants,
         place,
         threads=threads,
@@ -88,8 +90,9 @@ def compare(
         dispatches=dispatches,
         timeout=timeout,
     )
-    found = ratio_of(second.samples_by_round(), first.samples_by_round())
-    verdict = _judge(first, second, found.uncertainty)
+    ours, theirs = timed.series[:2]
+    found = ratio_of(theirs.rounds, ours.rounds)
+    verdict = _judge(found, ours.disturbance + theirs.disturbance)
     return Compared(
         measurement=first,
         other=second,
@@ -132,14 +135,10 @@ def _listed(entrant: Entrant) -> str:
     return f"{', '.join(inputs)}, batch {entrant.module.batch}"
 
 
-def _judge(first: Measurement, second: Measurement, uncertainty: float) -> Verdict:
-    """Judge a ratio: each side may vary with the machine, as long as the ratio does not."""
-    numbers = f"the ratio is known to {uncertainty:.1%}"
-    if uncertainty > _UNCERTAINTY:
-        reasons = [
-            f"{name}: {one.reason}"
-            for name, one in (("the bundle", first), ("the other", second))
-            if not one.stable
-        ]
-        return Verdict(False, "; ".join([f"{numbers} only", *reasons]))
-    return Verdict(True, numbers)
+def _judge(found: Estimate, disturbance: Disturbance) -> Verdict:
+    """Judge a ratio: both sides may drift together, but other processes slow them unequally."""
+    numbers = f"the ratio is known to {found.uncertainty:.1%}"
+    faults = list(disturbance.faults())
+    if found.uncertainty > _UNCERTAINTY:
+        faults.append(f"{numbers} only")
+    return Verdict(not faults, "; ".join(faults) or numbers)

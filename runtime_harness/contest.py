@@ -108,8 +108,11 @@ def hold(
     reference: Bundle | str | os.PathLike[str] | None,
     dispatches: bool,
     timeout: float | None,
-) -> list[Measurement]:
-    """Measure modules for the same target, in the same rounds; arguments are as of ``bench``."""
+) -> tuple[list[Measurement], Timed]:
+    """Measure modules for the same target, in the same rounds; arguments are as of ``bench``.
+
+    Returns a measurement of each, and the rounds that they were taken from.
+    """
     check_timeout(timeout)
     module = entrants[0].module
     plan = EMULATED if device.info().emulated else REAL
@@ -138,10 +141,11 @@ def hold(
     single = [
         entrant.dispatches(device, threads, timeout) if dispatches else () for entrant in entrants
     ]
-    return [
+    found = [
         _assess(entrant, each, number, shared, single[number])
         for number, (entrant, each) in enumerate(zip(entrants, ready, strict=True))
     ]
+    return found, timed
 
 
 def _prepare(

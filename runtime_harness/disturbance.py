@@ -126,7 +126,7 @@ class Disturbance:
         if (self.lost_share or 0.0) > _LOST:
             found.append(f"the process was off its core for {self.lost_share:.0%} of the time")
         if self.wall >= _SHORTEST and self.switches_per_second > _SWITCHES:
-            found.append(f"it was put off {self.switches_per_second:.0f} times a second")
+            found.append(f"the process was put off {self.switches_per_second:.0f} times a second")
         return (f"the cores were busy: {', '.join(found)}",) if found else ()
 
     def sums(self) -> dict[str, Any]:

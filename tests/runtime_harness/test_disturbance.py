@@ -40,7 +40,7 @@ def test_a_calm_machine_is_stable() -> None:
         (calm(busy=2.5), "other processes used 26% of the cores' time"),
         (calm(stolen=0.2), "the hypervisor gave 10% of the cores' time away"),
         (calm(cpu=1.5, busy=1.5), "the process was off its core for 25% of the time"),
-        (calm(switches=500), "it was put off 250 times a second"),
+        (calm(switches=500), "the process was put off 250 times a second"),
     ],
 )
 def test_a_busy_machine_is_unstable_and_the_reason_says_so(found: Disturbance, words: str) -> None:

@@ -18,10 +18,14 @@ from hypothesis import strategies as st
 
 from canao.errors import DeviceError, InputError
 from canao.runtime_harness import resident
+from canao.runtime_harness.affinity import available_cores
 from canao.runtime_harness.bench import bench
+from canao.runtime_harness.bootstrap import Estimate
 from canao.runtime_harness.bundle import Bundle, ModuleEntry
+from canao.runtime_harness.comparison import _judge as judge_ratio
 from canao.runtime_harness.comparison import compare
 from canao.runtime_harness.device import RawTiming
+from canao.runtime_harness.disturbance import Disturbance
 from canao.runtime_harness.interleave import measured_cores, take_turns
 from canao.runtime_harness.local import LocalDevice
 from canao.runtime_harness.protocol import EMULATED, REAL, Plan
@@ -179,7 +183,30 @@ def test_a_ratio_that_varies_is_unstable(encoder_bundle: Bundle, tmp_path: Any) 
 
     found = compare(encoder_bundle, other, Clockwork(script), seq_len=8, rounds=6)  # type: ignore[arg-type]
     assert not found.stable
-    assert "only; the other: " in found.reason
+    assert found.reason.endswith("only")
+
+
+def test_a_ratio_taken_on_busy_cores_is_unstable() -> None:
+    known = Estimate(value=1.5, low=1.49, high=1.51)
+    calm = Disturbance(wall=2.0, cpu=2.0, busy=2.0, cores=1, alone=True)
+    assert judge_ratio(known, calm).stable
+    verdict = judge_ratio(known, calm + Disturbance(wall=2.0, cpu=1.0, busy=2.0, alone=True))
+    assert not verdict.stable
+    assert "other processes used 25%" in verdict.reason
+
+
+@pytest.mark.skipif(not available_cores(), reason="this system cannot pin")
+def test_beside_a_busy_process_the_verdict_is_unstable_and_says_why() -> None:
+    core = available_cores()[-1]
+    code = f"import os; os.sched_setaffinity(0, [{core}])\nwhile True: pass"
+    busy = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        found = bench(reference_bundle(), cores=[core], rounds=3)
+    finally:
+        busy.kill()
+        busy.wait()
+    assert not found.stable
+    assert "the cores were busy" in found.reason
 
 
 def test_compare_refuses_what_cannot_be_compared(encoder_bundle: Bundle, tmp_path: Any) -> None:
