@@ -32,7 +32,8 @@ _FINEST = (4, 16)
 class Costs:
     """``params``: numbers that are stored, zero blocks left out. ``flops``: 2 for each
     multiplication of one text through linear layers and attention, zero blocks left out.
-    ``bytes``: weights in a bundle."""
+    ``bytes``: weights in a bundle. Whether a target's kernels leave zero blocks out depends on
+    what is faster there (`kernels.sparse_choice`)."""
 
     params: int
     flops: int

@@ -46,8 +46,8 @@ def asked_precisions(
 ) -> AskedPrecisions:
     """What ``recipe`` asks for the weights of ``model``.
 
-    Raises `InputError` where a rule names a precision that one of ``targets`` does not do, or
-    where it fits no matrix, `UnsupportedError` where ``model`` is no model of transformers.
+    Raises `InputError` where it names a precision that one of ``targets`` does not do, or where
+    a rule fits no matrix, `UnsupportedError` where ``model`` is no model of transformers.
     """
     tables = None if recipe is None else _tables(recipe)
     if recipe is None or (not recipe.precision and tables is None):
@@ -57,12 +57,14 @@ def asked_precisions(
             f"{type(model).__name__} is no model of transformers, so a recipe's names say nothing "
             "of it: leave the recipe out."
         )
-    for index, rule in enumerate(recipe.precision):
-        for target in targets:
-            if rule.precision not in target.precisions:
+    named = {f"precision[{n}].precision": r.precision for n, r in enumerate(recipe.precision)}
+    named["default_precision"] = recipe.default_precision or "f32"
+    for target in targets:
+        for field_, precision in named.items():
+            if precision not in target.precisions:
                 raise InputError(
-                    f"precision[{index}].precision: target {target.name} cannot do "
-                    f"{rule.precision}: it can do {', '.join(target.precisions)}."
+                    f"{field_}: target {target.name} cannot do {precision}: it can do "
+                    f"{', '.join(target.precisions)}."
                 )
     default, whole = recipe.default_precision or "f32", bundle_precision(recipe)
     wider, served = {}, set()

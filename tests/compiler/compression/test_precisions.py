@@ -144,6 +144,7 @@ REFUSED: list[tuple[Recipe, str]] = [
     ),
     (rules(None, nothing="int8"), r"precision\[0\].match"),
     (rules(None, key="f16"), "cannot do f16"),
+    (rules("f16", key="int8"), "default_precision: .* cannot do f16"),
     (rules("int8", key="f16"), r"precision\[0\].* cannot do f16"),
 ]
 
