@@ -34,6 +34,8 @@ from .torch_ops import parameter_name, tensor_shape
 __all__ = ["NarrowLinear"]
 
 _NARROW = ("f16", "bf16", "int8-weights")
+# Four bits have no form of their own here: their values are stored in eight.
+_STORED = {"int4-weights": "int8-weights"}
 # The element that is stored, and NumPy's word for it.
 _DTYPES = {"f16": "float16", "bf16": "bfloat16", "i16": "int16"}
 _BITS = """%bits = arith.extui %narrow : i16 to i32
@@ -56,6 +58,7 @@ class NarrowLinear(Pattern):
         applied = 0
         for op in operations(module, "torch.aten.linear"):
             precision = narrow_precision(op, context)
+            precision = _STORED.get(precision, precision)
             if precision in _NARROW:
                 context.narrowed(op, "linear layer", precision)
                 _replace(module, op, context, precision)

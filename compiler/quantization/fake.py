@@ -2,7 +2,8 @@
 
 Activations: for each row 8 bits between its least and its greatest value, or as they are. Weights:
 for each output 8 bits, symmetric, or for each group of the depth 4 (`int4`). Sums of integers are
-exact in the kernels; here they are sums of f32.
+exact in the kernels; here they are sums of f32. Cores multiply in bf16 where they can, what is not
+int8: so do the layers that stay wider here, and attention.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 
 from .grids import nearest
 
-__all__ = ["FakeLinear", "Rows", "exact_rows", "fake_rows", "fake_weight", "replaced"]
+__all__ = ["FakeLinear", "Rows", "bf16_rows", "fake_rows", "fake_weight", "replaced"]
 
 Rows = Callable[[torch.Tensor], torch.Tensor]
 """What a product knows of its activations."""
@@ -30,9 +31,9 @@ def fake_rows(x: torch.Tensor) -> torch.Tensor:
     return ((x - low) / scale).round_().mul_(scale).add_(low)
 
 
-def exact_rows(x: torch.Tensor) -> torch.Tensor:
-    """Where weights alone are narrow."""
-    return x
+def bf16_rows(x: torch.Tensor) -> torch.Tensor:
+    """Where weights alone are narrow: what a product of bf16 knows of ``x``."""
+    return x.to(torch.bfloat16).to(x.dtype)
 
 
 def fake_weight(weight: torch.Tensor) -> torch.Tensor:
@@ -51,7 +52,8 @@ class FakeLinear:
     def __call__(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """The layer on activations that are quantised first."""
         smoothed = x if self.smoothing is None else x * self.smoothing
-        return torch.nn.functional.linear(self.rows(smoothed), self.weight, bias)
+        weight = bf16_rows(self.weight) if self.rows is bf16_rows else self.weight
+        return torch.nn.functional.linear(self.rows(smoothed), weight, bias)
 
 
 @contextmanager
@@ -59,7 +61,10 @@ def replaced(
     linears: Mapping[torch.nn.Linear, FakeLinear],
     tables: Mapping[torch.nn.Embedding, torch.Tensor],
 ) -> Iterator[None]:
-    """Inside the block these layers compute so; their weights stay as they are."""
+    """Inside the block these layers compute so; their weights stay as they are. Attention reads
+    bf16 meanwhile."""
+    functional = torch.nn.functional
+    attention = functional.scaled_dot_product_attention
     changed: dict[torch.nn.Module, Callable[..., torch.Tensor]] = {}
     for linear, fake in linears.items():
         changed[linear] = functools.partial(_linear, fake, linear)
@@ -71,13 +76,27 @@ def replaced(
     try:
         for module, forward in changed.items():
             vars(module)["forward"] = forward
+        functional.scaled_dot_product_attention = functools.partial(_attention, attention)
         yield
     finally:
+        functional.scaled_dot_product_attention = attention
         for module, forward in before.items():
             if forward is None:
                 vars(module).pop("forward", None)
             else:
                 vars(module)["forward"] = forward
+
+
+def _attention(
+    exact: Callable[..., torch.Tensor],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *others: Any,
+    **options: Any,
+) -> torch.Tensor:
+    read = (bf16_rows(one) for one in (query, key, value))
+    return exact(*read, *others, **options)
 
 
 def _linear(fake: FakeLinear, module: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,9 @@ from .sites import Inputs, Site
 
 __all__ = ["Found", "Goals", "Judge", "wide_sites"]
 
+_MOST_NEEDED = 0.5
+"""The share of the multiply-adds that may stay wider where there is no bundle otherwise."""
+
 
 @dataclass(frozen=True)
 class Goals:
@@ -55,7 +58,7 @@ class Judge:
         wide: Mapping[Site, Sequence[FakeLinear]] | None = None,
     ) -> None:
         """``wide``: how sites are computed that are not quantised as ``fakes`` (exactly, if they
-        are not in it)."""
+        are not in it). Each is of both, or of none."""
         self._entry, self._fakes, self._tables = entry, fakes, tables
         self._wide = wide or {}
         self._texts = [(sample, self._run(sample)) for sample in samples.texts]
@@ -89,21 +92,27 @@ def wide_sites(
 ) -> tuple[list[Site], Found]:
     """The sites whose quantisation alone costs most, as few as the goals need; what is left.
 
-    At most a share ``most`` of the multiply-adds stays wider.
+    At most a share ``most`` of the multiply-adds stays wider, or half where without that the
+    goal on drawn tokens is missed, which there is no bundle without.
     """
     found = judge.find(sites)
     if found.short(goals) <= 0:
         return [], found
     alone = {site: judge.find([site]).short(goals) for site in sites}
-    budget = most * sum(site.multiply_adds for site in sites)
+    ordered = sorted(sites, key=lambda site: -alone[site])
+    total, taken = sum(site.multiply_adds for site in sites), 0
     wide: list[Site] = []
-    for site in sorted(sites, key=lambda site: -alone[site]):
-        if site.multiply_adds <= budget:
-            budget -= site.multiply_adds
+    for share in (most, max(most, _MOST_NEEDED)):
+        for site in ordered:
+            if site in wide or taken + site.multiply_adds > share * total:
+                continue
+            taken += site.multiply_adds
             wide.append(site)
             found = judge.find([other for other in sites if other not in wide])
             if found.short(goals) <= 0:
-                break
+                return wide, found
+        if found.drawn >= goals.drawn:
+            break
     return wide, found
 
 

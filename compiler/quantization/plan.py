@@ -16,7 +16,7 @@ from ...errors import InputError
 from ..compression.precisions import asked_precisions, widest
 from ..models import SourceModel
 from ..wrapper import make_entry
-from .fake import FakeLinear, Rows, exact_rows, fake_rows, fake_weight
+from .fake import FakeLinear, Rows, bf16_rows, fake_rows, fake_weight
 from .grids import nearest
 from .judge import Goals, Judge, wide_sites
 from .precisions import WEIGHT_BITS, WIDER
@@ -60,7 +60,7 @@ class Decision:
     def rows_for(self, rows: torch.Tensor, weights: Sequence[torch.Tensor]) -> Rows:
         """How activations like ``rows`` are quantised before they meet ``weights``."""
         if self.precision in WEIGHT_BITS:
-            return exact_rows
+            return bf16_rows
         if self.activations == "static":
             return StaticRows(range_for(rows, weights))
         return fake_rows
@@ -142,19 +142,16 @@ def _plan(source: SourceModel, texts: Sequence[Text] | None, wanted: Decision) -
         and narrow_tables
     }
     wider = WIDER[wanted.precision]
-    wide_fakes: dict[Site, list[FakeLinear]] = {}
-    if wider in WEIGHT_BITS:
-        less = replace(wanted, precision=wider)
-        wide_fakes = {
-            site: _fakes(site, less, trained=source.has_trained_weights) for site in sites
-        }
+    less = replace(wanted, precision=wider) if wider in WEIGHT_BITS else None
+    wide_fakes = {
+        site: _fakes(site, less, trained=source.has_trained_weights) if less else _as_bf16(site)
+        for site in sites
+    }
     judge = Judge(entry, samples, fakes, tables, wide_fakes)
     goals = Goals.above(wanted.cosine)
     wide, found = wide_sites(judge, sites, goals, _MOST_WIDE[wanted.precision])
     kept = [site for site in sites if site not in wide]
-    named = _named(
-        sites, {site: wide_fakes.get(site, ()) if site in wide else fakes[site] for site in sites}
-    )
+    named = _named({**fakes, **{site: wide_fakes[site] if less else () for site in wide}})
     return QuantizationPlan(
         **named,
         wider={
@@ -176,7 +173,17 @@ def _plan(source: SourceModel, texts: Sequence[Text] | None, wanted: Decision) -
             "asked": {name: wide for site, wide in asked.items() for name in site.linears},
             "smoothed": sum(fakes[site][0].smoothing is not None for site in kept),
         },
-        warnings=warnings,
+        warnings=(*warnings, *_much_wide(wide, sites, wanted)),
+    )
+
+
+def _much_wide(wide: Sequence[Site], sites: Sequence[Site], wanted: Decision) -> tuple[str, ...]:
+    share = sum(site.multiply_adds for site in wide) / max(1, sum(s.multiply_adds for s in sites))
+    if share <= _MOST_WIDE["int8"]:
+        return ()
+    return (
+        f"{share:.0%} of the multiply-adds stay in {WIDER[wanted.precision]}, because the model "
+        f"does not keep a cosine of {wanted.cosine} in {wanted.precision} with fewer.",
     )
 
 
@@ -227,13 +234,18 @@ def _fakes(site: Site, wanted: Decision, *, trained: bool) -> list[FakeLinear]:
     return [FakeLinear(weight, vector, quantised) for weight in weights]
 
 
-def _named(sites: Sequence[Site], fakes: Mapping[Site, Sequence[FakeLinear]]) -> dict[str, Any]:
+def _as_bf16(site: Site) -> list[FakeLinear]:
+    """Each linear layer of a site that stays as wide as bf16."""
+    return [FakeLinear(one.weight.detach(), None, bf16_rows) for one in site.linears.values()]
+
+
+def _named(fakes: Mapping[Site, Sequence[FakeLinear]]) -> dict[str, Any]:
     tensors: dict[str, torch.Tensor] = {}
     rounded: dict[int, tuple[str, str]] = {}
     ranges: dict[int, str] = {}
-    for site in sites:
-        # Without a fake, a layer is as wide as bf16.
-        for (name, linear), fake in zip(site.linears.items(), fakes[site], strict=False):
+    for site, computed in fakes.items():
+        # Of what stays as wide as bf16 nothing is stored.
+        for (name, linear), fake in zip(site.linears.items(), computed, strict=False):
             vector = ""
             if fake.smoothing is not None:
                 vector = f"smoothing({site.name})"

@@ -198,7 +198,7 @@ def test_the_worst_sites_stay_wide_and_no_more_than_needed() -> None:
     assert found.short(GOALS) <= 0
     hopeless = dict.fromkeys(sites, 0.1)
     wide, found = wide_sites(_Judged(hopeless), sites, GOALS, 0.2)  # type: ignore[arg-type]
-    assert len(wide) == 2  # a fifth of the multiply-adds
+    assert len(wide) == 5  # no bundle would be verified, so half of the multiply-adds
     assert found.short(GOALS) > 0
 
 

@@ -17,7 +17,7 @@ from canao.compiler.derivations import compute
 from canao.compiler.kernels.weight_format import GROUP, WeightFormat
 from canao.compiler.models import SourceModel, from_module
 from canao.compiler.options import CompileOptions
-from canao.compiler.quantization.fake import FakeLinear, exact_rows, replaced
+from canao.compiler.quantization.fake import FakeLinear, bf16_rows, replaced
 from canao.compiler.quantization.grids import nearest
 from canao.compiler.quantization.int4 import int4_codes, int4_scales, int4_steps
 from canao.compiler.quantization.plan import Decision, QuantizationPlan, plan_quantization
@@ -126,17 +126,18 @@ def test_the_simulation_is_what_is_compiled(precision: str, rows: int, tmp_path:
     stored = [name for name in result.parameters if name.startswith("stored_words(rounded(")]
     assert len(stored) == 2
     assert not {"up.weight", "down.weight"} & set(result.parameters)
-    assert sum(name.startswith("product avx") for name in result.kernels) <= 2
+    # A few rows are f32 throughout; with more, bf16 where the core has it.
     fakes = {
         linear: FakeLinear(
-            plan.tensors[plan.rounded[linear.weight.data_ptr()][0]], None, exact_rows
+            plan.tensors[plan.rounded[linear.weight.data_ptr()][0]],
+            None,
+            bf16_rows if rows > 1 and "bf16" in HOST.precisions else torch.nn.Identity(),
         )
         for linear in (module.up, module.down)
     }
     with torch.no_grad(), replaced(fakes, {}):
         simulated = module(x)
-    # A few rows are f32 throughout; with more, bf16 where the core has it.
-    assert relative_error([found.numpy()], [simulated]) < (1e-5 if rows == 1 else 1e-2)
+    assert relative_error([found.numpy()], [simulated]) < (1e-5 if rows == 1 else 1e-3)
 
 
 def test_four_bits_become_eight_where_they_cost_too_much() -> None:
