@@ -15,22 +15,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..compiler.checkpoint import locate, own_head, read_config
 from ..compiler.compression.costs import model_costs
 from ..compiler.compression.loading import load_compressed, load_masks
-from ..compiler.compression.manifest import MANIFEST
 from ..compiler.compression.recipe import Recipe
 from ..compiler.compression.saving import save_compressed
 from ..compiler.models import load_model
-from ..errors import InputError
 from ..runtime_harness.bundle.atomic import replace_file
+from .compress_inputs import (
+    check_output,
+    read_data,
+    read_options,
+    read_recipe,
+    read_tokenizer,
+    rehearse,
+)
 from .compress_result import CompressionResult, ModelFacts
-from .data import Split, load_split
+from .data import Split
 from .dense import dense_of_equal_flops
 from .evaluation import Evaluation
-from .tasks import Task, model_label_names, task_for
 from .training.distillation import distil, evaluate_as_compiled
-from .training.heads import has_head
 from .training.holdout import hold_out
 from .training.keys import digest_of_model, digest_of_rows, key_of
 from .training.options import TrainingOptions
@@ -72,23 +75,20 @@ def compress(
     began = time.monotonic()
     tell = progress or (lambda _: None)
     tell("reading the data")
-    wanted = _recipe(recipe)
-    place = _checked_output(Path(output))
-    chosen = _options(options)
+    wanted = read_recipe(recipe)
+    place = check_output(Path(output))
+    chosen = read_options(options)
     source = os.fspath(teacher if teacher is not None else model)
-    task, train, judged = _data(source, os.fspath(data), os.fspath(dev or data), split, metric)
+    task, train, judged = read_data(source, os.fspath(data), os.fspath(dev or data), split, metric)
     length = chosen.seq_len or task.default_seq_len
     chosen = chosen.replace(
         seq_len=length, bf16=bf16_in_hardware() if chosen.bf16 is None else chosen.bf16
     )
-    _check_model(source, teacher is not None, task, wanted, length)
     rows, held = hold_out(train, chosen.holdout, chosen.seed)
-    directory = locate(source)[1]
-    if directory is None:
-        raise InputError(f"{source} has no directory with a tokenizer: give one that has.")
     given = TrainingData(
-        task=task, tokenizer=load_tokenizer(directory), train=tuple(rows), held=tuple(held)
+        task=task, tokenizer=read_tokenizer(source), train=tuple(rows), held=tuple(held)
     )
+    rehearse(source, teacher is not None, given, wanted, chosen)
     found = find_teacher(source, given, chosen, progress)
     names = (judged.name, judged.split)
     before = _before(found.directory, given, judged, length, tell)
@@ -132,79 +132,8 @@ def compress(
         options=chosen.to_json(),
         training=training,
         warnings=_warnings(before, after, student.evaluation),
-        seconds=time.monotonic() - began,
+        seconds=round(time.monotonic() - began, 3),
     )
-
-
-def _recipe(recipe: Any) -> Recipe:
-    if isinstance(recipe, Recipe):
-        return recipe
-    return Recipe.from_json(recipe) if isinstance(recipe, Mapping) else Recipe.load(recipe)
-
-
-def _options(options: Any) -> TrainingOptions:
-    if options is None:
-        return TrainingOptions()
-    if isinstance(options, TrainingOptions):
-        return options
-    if isinstance(options, Mapping):
-        return TrainingOptions.from_json(options)
-    return TrainingOptions.load(options)
-
-
-def _checked_output(place: Path) -> Path:
-    """Refuse now what could not be written after an hour."""
-    taken = place.is_file() or (place.is_dir() and any(place.iterdir()))
-    if taken and not (place / MANIFEST).is_file():
-        raise InputError(f"{place} is there and is no compressed model: name another directory.")
-    parent = next(p for p in place.absolute().parents if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(f"{parent} cannot be written to: name another output directory.")
-    return place
-
-
-def _data(
-    model: str, data: str, dev: str, split: str, metric: str | None
-) -> tuple[Task, Split, Split]:
-    """The task, what is trained on and what is evaluated on."""
-    names: tuple[str, ...] = ()
-    head = None
-    location, _ = locate(model)
-    config = read_config(location, model)
-    if own_head(config) in ("masked-lm", "causal-lm"):
-        head = own_head(config)
-    train = load_split(data, "train")
-    own = task_for(train, metric=metric)
-    if own.kind == "language_modelling":
-        own = task_for(train, head=head, metric=metric)
-    if has_head(model, own):
-        names = model_label_names(config.to_dict())
-        train = load_split(data, "train", label_names=names)
-    judged = load_split(dev, split, label_names=names or train.label_names)
-    if judged.kind is not train.kind:
-        raise InputError(f"{dev} is {judged.kind.words}, but {data} is {train.kind.words}.")
-    task = task_for(
-        train,
-        head=head if own.kind == "language_modelling" else None,
-        num_labels=max(train.num_labels, judged.num_labels),
-        label_names=names,
-        metric=metric,
-    )
-    return task, train, judged
-
-
-def _check_model(model: str, teacher: bool, task: Task, recipe: Recipe, length: int) -> None:
-    location, _ = locate(model)
-    config = read_config(location, model)
-    recipe.validate(config)
-    if teacher and not has_head(model, task):
-        raise InputError(
-            f"{model} has no trained head {task.head!r}, so it cannot teach: fine-tune it, or "
-            "leave it out and the model will be fine-tuned."
-        )
-    longest = load_model(model).max_length
-    if longest is not None and length > longest:
-        raise InputError(f"{model} takes at most {longest} tokens, not {length}: ask for fewer.")
 
 
 def _before(

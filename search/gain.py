@@ -63,11 +63,13 @@ def measure_gains(
     *,
     threads: int = 1,
     seq_len: int | None = None,
+    rounds: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[TargetGain, ...]:
     """Compile teacher and students for each target and measure them in turns, on a device here.
 
-    Both are compiled in the precision that the recipe asks for most (f32 if for none). Raises
+    Both are compiled in the precision that is the recipe's default (f32 if there is none), and
+    take turns for ``rounds`` rounds (None: as ``compare`` has it). Raises
     `InputError` where a target is unknown, `MissingDeviceError` where no device here runs one.
     """
     tell = progress or (lambda _: None)
@@ -91,21 +93,19 @@ def measure_gains(
                     precision=precision,
                     output=Path(scratch) / who,
                 )
-            found.append(_measure(result, target, precision, threads, length, reports, tell))
+            where = {"target": target, "seq_len": length, "threads": threads, "rounds": rounds}
+            found.append(_measure(result, precision, where, reports, tell))
     return tuple(found)
 
 
 def _measure(
     result: CompressionResult,
-    target: str,
     precision: str,
-    threads: int,
-    length: int,
+    where: dict[str, Any],
     reports: Mapping[str, CompileReport],
     tell: Callable[[str], None],
 ) -> TargetGain:
-    device = _device_for(target, reports["teacher"])
-    where: dict[str, Any] = {"target": target, "seq_len": length, "threads": threads}
+    device = _device_for(where["target"], reports["teacher"])
     ours = reports["compressed"].bundle
     tell(f"measuring on {device}")
     against = compare(ours, reports["teacher"].bundle, device, **where)
@@ -121,11 +121,11 @@ def _measure(
         tell(f"looking for the rest of the gain on {device}")
         reason = _reason(reports, device, where, promised, bool(result.recipe.get("sparsity")))
     return TargetGain(
-        target=target,
+        target=where["target"],
         device=device,
         precision=precision,
-        threads=threads,
-        seq_len=length,
+        threads=where["threads"],
+        seq_len=where["seq_len"],
         emulated=against.measurement.emulated,
         ms=ms,
         gain=against.ratio,
@@ -153,6 +153,7 @@ def _reason(
     promised: float,
     sparse: bool,
 ) -> str:
+    where = {key: value for key, value in where.items() if key != "rounds"}
     try:
         teacher = profile(reports["teacher"].bundle, device, **where).rows
         compressed = profile(reports["compressed"].bundle, device, **where).rows

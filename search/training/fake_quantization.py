@@ -21,7 +21,7 @@ from ...compiler.compression.recipe import Recipe
 from ...compiler.quantization.fake import fake_rows, fake_weight
 from ...compiler.quantization.sites import LEAST
 
-__all__ = ["FakeQuantized", "quantized_linears", "wants_int8"]
+__all__ = ["FakeQuantized", "quantized_linears"]
 
 
 class _Product(torch.autograd.Function):
@@ -96,12 +96,6 @@ def quantized_linears(model: Any, recipe: Recipe) -> dict[str, nn.Linear]:
         if (rule.precision if rule is not None else recipe.default_precision) == "int8":
             found[name] = module
     return found
-
-
-def wants_int8(recipe: Recipe) -> bool:
-    """Whether some layer of the recipe may become int8."""
-    rules = [rule.precision for rule in recipe.precision]
-    return "int8" in (*rules, recipe.default_precision)
 
 
 def _forward(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:

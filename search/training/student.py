@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ...compiler.compression.structure import structure_of
+from ...errors import InputError
 from .capture import Capture
 from .losses import hidden_loss, logits_loss, relation_heads, relation_loss, task_loss
 from .options import TrainingOptions
@@ -20,8 +21,16 @@ LABELS = ("labels", "start_positions", "end_positions")
 
 
 def matched_layers(layers: int, teacher_layers: int, asked: Sequence[int] | None) -> list[int]:
-    """The teacher's layer that each layer follows: as asked, or evenly, the last by the last."""
+    """The teacher's layer that each layer follows: as asked, or evenly, the last by the last.
+
+    Raises `InputError` where what was asked for does not fit.
+    """
     if asked is not None:
+        if len(asked) != layers or max(asked) >= teacher_layers:
+            raise InputError(
+                f"layer_map must name one of the teacher's layers, 0 to {teacher_layers - 1}, for "
+                f"each of the student's {layers}, not {list(asked)}."
+            )
         return list(asked)
     return [(place + 1) * teacher_layers // layers - 1 for place in range(layers)]
 

@@ -20,6 +20,8 @@ from .workshop import workshop
 
 __all__ = ["FoundTeacher", "find_teacher", "finetune"]
 
+_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
+
 
 @dataclass(frozen=True, kw_only=True)
 class FoundTeacher:
@@ -89,6 +91,9 @@ def load_tokenizer(directory: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
+        # Without any vocabulary, transformers makes a tokenizer that knows no word.
+        if not any(True for name in _VOCABULARIES for _ in directory.glob(name)):
+            raise FileNotFoundError("it has no vocabulary")
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     except Exception as error:
         raise InputError(
