@@ -102,17 +102,16 @@ def wide_sites(
     ordered = sorted(sites, key=lambda site: -alone[site])
     total, taken = sum(site.multiply_adds for site in sites), 0
     wide: list[Site] = []
-    for share in (most, max(most, _MOST_NEEDED)):
+    least = Goals(-1.0, goals.drawn)
+    for share, wanted in ((most, goals), (max(most, _MOST_NEEDED), least)):
         for site in ordered:
+            if found.short(wanted) <= 0:
+                return wide, found
             if site in wide or taken + site.multiply_adds > share * total:
                 continue
             taken += site.multiply_adds
             wide.append(site)
             found = judge.find([other for other in sites if other not in wide])
-            if found.short(goals) <= 0:
-                return wide, found
-        if found.drawn >= goals.drawn:
-            break
     return wide, found
 
 
