@@ -16,6 +16,7 @@ from typing import Any
 
 from .. import errors
 from ..errors import CanaoError, DeviceError
+from .affinity import available_cores
 from .disturbance import Disturbance, watched_cores
 from .tools import error_line, signal_text
 from .turns import Contestant, Turn, Warmup
@@ -73,7 +74,7 @@ class ResidentStopwatch:
         self._ask(
             "pin",
             cores=None if self._cores is None else list(self._cores),
-            watched=list(watched_cores(self._cores or sorted(os.sched_getaffinity(0)))),
+            watched=list(watched_cores(self._cores or available_cores())),
             alone=on_cpu and self._threads == 1,
         )
         for contestant in self._contestants:
