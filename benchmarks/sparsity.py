@@ -3,10 +3,14 @@
     python benchmarks/sparsity.py [--rounds N] [--json FILE] [--docs DIRECTORY]
 
 One thread, 128 rows. For each engine of this machine: the dense product, and sparse ones that
-keep 50, 25 and 10 % of the blocks, drawn at random (as many in each panel). All are checked
-against NumPy first; then every kernel takes its turn in each round. A time is that of the
-processor, so that what else runs on the machine counts little; the sparse product in tiles
-includes turning its activations. The result goes to one buffer that is there already.
+keep 50, 25 and 10 % of the blocks, drawn at random (as many in each panel), and none: what that
+takes, no sparsity saves. All are checked against NumPy first; then every kernel takes its turn in
+each round. A time is that of the processor, so that what else runs on the machine counts little;
+the sparse product in tiles includes turning its activations. The result goes to one buffer that is
+there already.
+
+Then layers compiled as a model is: blocks of zeros on software Vulkan, and whole inputs of zeros
+there and on the CPU. Those are timed by the clock, calls of `canao.bench` in turns.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ import numpy as np
 from common.machine import choose_cpus, load_average, machine_record
 from common.options import add_outputs
 from common.results import write_json
+from common.sparse_models import layer_contestants, layer_entries
 from common.sparse_products import DENSITIES, Contestant, contestants
 from common.sparsity_report import write_report
 from common.stats import significant
@@ -55,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write the results and their page; 1 where a kernel was wrong."""
     options = _parser().parse_args(arguments)
     results: dict[str, Any] = {
-        "schema": 1,
+        "schema": 2,
         "kind": "sparsity",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine_record(),
@@ -78,6 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             entry["samples_us"] = [significant(time) for time in times]
             results["entries"].append(entry)
         write_json(options.json, results)
+    with tempfile.TemporaryDirectory(prefix="canao-bench-") as folder:
+        layers = list(layer_contestants(Path(folder), _ROWS, *_SHAPES[0], DENSITIES))
+        results["layers"] = layer_entries(layers, options.layer_rounds, _tell)
+    write_json(options.json, results)
     if options.docs:
         write_report(results, options.docs, DENSITIES)
     return int(wrong)
@@ -129,6 +138,7 @@ def _rounds(ready: Sequence[_Ready], rounds: int) -> list[list[float]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Measure products with blocks of zeros.")
     parser.add_argument("--rounds", type=int, default=9, help="default %(default)s")
+    parser.add_argument("--layer-rounds", type=int, default=5, help="default %(default)s")
     add_outputs(parser, "sparsity.json")
     return parser
 

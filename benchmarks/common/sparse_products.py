@@ -25,6 +25,7 @@ __all__ = ["DENSITIES", "Contestant", "contestants"]
 Array = NDArray[Any]
 
 DENSITIES = (0.5, 0.25, 0.1)
+_NOTHING = 0.0
 _EPILOGUE = Epilogue()
 _PANELS = (48, 16)
 _NAMES = ("avx512_f32", "avx512_bf16", "avx512_int8", "amx_bf16", "amx_int8")
@@ -82,14 +83,14 @@ class Contestant:
 def contestants(
     features: Sequence[str], rows: int, depth: int, outputs: int
 ) -> Iterator[Contestant]:
-    """For each engine the dense product and the sparse ones."""
+    """For each engine the dense product, the sparse ones, and what is left without any block."""
     for name in _NAMES:
         (kind,) = (kind for kind in ENGINES if kind.name == name)
         if not set(kind.features) <= set(features):
             continue
         yield _contestant(kind(), rows, depth, outputs, 48, 1)
         for panel in _PANELS:
-            for density in DENSITIES:
+            for density in (*DENSITIES, _NOTHING):
                 yield _contestant(kind(), rows, depth, outputs, panel, density)
 
 

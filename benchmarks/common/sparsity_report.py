@@ -1,4 +1,4 @@
-"""The page of ``benchmarks/sparsity.py``: a table of times and ratios, and a plot."""
+"""The page of ``benchmarks/sparsity.py``: tables of times and ratios, and a plot."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _TITLES = {
     "amx_bf16": "bf16, AMX",
     "amx_int8": "int8, AMX",
 }
+_VECTORS = {"amx_int8": "avx512_int8", "amx_bf16": "avx512_bf16"}
 _COLOURS = {48: "#0b6e4f", 16: "#7fc8a9"}
 
 Key = tuple[str, int, int, int, float]
@@ -43,35 +44,74 @@ def _page(
     results: Mapping[str, Any], times: Mapping[Key, float], densities: Sequence[float]
 ) -> str:
     machine = results["machine"]
-    rows = [["Engine", "Weight", "Dense, µs", "Blocks", *(f"{d:.0%} kept" for d in densities)]]
-    for (engine, depth, outputs, panel, density), dense in times.items():
-        if density != 1:
-            continue
-        for block in sorted({key[3] for key in times}, reverse=True):
-            row = [_TITLES[engine], f"{depth} x {outputs}", f"{dense:.0f}", f"4 x {block}"]
-            for kept in densities:
-                time = times.get((engine, depth, outputs, block, kept))
-                row.append(f"{dense / time:.2f}x ({time:.0f} µs)" if time else "wrong")
-            rows.append(row)
-        del panel
     parts = [
         "# Weights with blocks of zeros",
         "Made by `python benchmarks/sparsity.py`; every sample is in "
-        f"`benchmarks/results/sparsity.json`. One thread, {results['rows']} rows, f32 results "
-        "with a bias (int8: dequantised). A ratio is how many times faster than the dense "
-        "product of the same engine in the same run; a block is inputs x outputs. Medians of "
-        "the processor's time, all outputs checked first. In AMX tiles the time includes turning "
-        "the activations.",
-        table(rows, numbers_from=2),
+        f"`benchmarks/results/sparsity.json`. One thread, {results['rows']} rows.",
+        "## Kernels",
+        "F32 results with a bias (int8: dequantised). A ratio is how many times faster than the "
+        "dense product of the same engine in the same run; a block is inputs x outputs. Medians "
+        "of the processor's time, all outputs checked first. In AMX tiles the time includes "
+        "turning the activations. *Most possible* is the kernel with no block kept: what remains "
+        "then is the epilogue, which a sparse product has as much of as a dense one (3072 outputs "
+        "are 1.5 MB to write), and in tiles the turning of activations and sums. No sparsity can "
+        "be faster than that. Where few blocks survive, the kernel for vectors may be faster than "
+        "the one for tiles: it then stands in for a dense product in tiles.",
+        table(_kernel_rows(times, densities), numbers_from=2),
         "![How many times faster than dense](sparsity.svg)",
-        "Where the ratio stays below 1 / density, what remains is the epilogue, which a sparse "
-        "product has as much of as a dense one: with 3072 outputs it writes 1.5 MB.",
+        "## Layers",
+        "A linear layer of 768 x 3072, compiled as models are, beside the same layer without "
+        "zeros. Medians of calls, by the clock; on software Vulkan a call has tens of "
+        "milliseconds beside the product. *Inputs*: whole inputs are zero, in no order; the "
+        "others are picked, and then multiplied densely.",
+        table(_layer_rows(results["layers"], densities), numbers_from=3),
         f"{results['date']}, {machine['processor']} "
         f"(family/model/stepping {machine['family_model_stepping']}), "
         f"{machine['logical_cores']} cores, {machine['system']}, Python {machine['python']}; "
         f"load average {results['load']} at the start.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _kernel_rows(times: Mapping[Key, float], densities: Sequence[float]) -> list[list[str]]:
+    kept_titles = [f"{density:.0%} kept" for density in densities]
+    rows = [["Engine", "Weight", "Dense, µs", "Blocks", *kept_titles, "Most possible"]]
+    blocks = sorted({key[3] for key in times}, reverse=True)
+    for (engine, depth, outputs, _, density), dense in times.items():
+        if density != 1:
+            continue
+        for block in blocks:
+            row = [_TITLES[engine], f"{depth} x {outputs}", f"{dense:.0f}", f"4 x {block}"]
+            found = [times.get((engine, depth, outputs, block, d)) for d in (*densities, 0)]
+            rows.append([*row, *(_ratio(dense, time) for time in found)])
+        vectors = _VECTORS.get(engine, "")
+        found = [times.get((vectors, depth, outputs, blocks[0], d)) for d in (*densities, 0)]
+        if any(found):
+            row = [f"{_TITLES[engine]}; sparse by vectors", f"{depth} x {outputs}", f"{dense:.0f}"]
+            row.append(f"4 x {blocks[0]}")
+            rows.append([*row, *(_ratio(dense, time) for time in found)])
+    return rows
+
+
+def _layer_rows(
+    entries: Sequence[Mapping[str, Any]], densities: Sequence[float]
+) -> list[list[str]]:
+    rows = [["Target", "Precision", "Zeros", "Dense, µs", *(f"{d:.0%} kept" for d in densities)]]
+    cases = {(entry["target"], entry["precision"], entry["zeros"]): None for entry in entries}
+    for case in cases:
+        times = {
+            entry["density"]: entry["median_us"]
+            for entry in entries
+            if (entry["target"], entry["precision"], entry["zeros"]) == case
+        }
+        rows.append(
+            [*case, f"{times[1]:.0f}", *(_ratio(times[1], times.get(d)) for d in densities)]
+        )
+    return rows
+
+
+def _ratio(dense: float, time: float | None) -> str:
+    return f"{dense / time:.2f}x ({time:.0f} µs)" if time else "wrong"
 
 
 def _draw(times: Mapping[Key, float], densities: Sequence[float], path: Path) -> None:

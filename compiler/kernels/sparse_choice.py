@@ -1,9 +1,9 @@
 """Dense or sparse, and by which blocks: from how many blocks of a weight survive.
 
-The time of a sparse product over that of the dense one is about ``cost * density + fixed``
-(docs/benchmarks/sparsity.md): narrow panels load more for each multiplication, and the fixed
-part is the epilogue, which is the same in both; where products are as fast as in tiles, it and
-turning the activations weigh more.
+Times follow docs/benchmarks/sparsity.md, in units of the dense product's multiplications: those of
+a sparse one take ``slope * density``, more where panels are narrow, for they load more for each.
+Both have an epilogue, by one over the depth; tiles also turn activations, by one over the outputs.
+Where the dense product is in tiles and few blocks survive, vectors are faster than tiles.
 """
 
 from __future__ import annotations
@@ -38,8 +38,11 @@ SparseEngine = Engine | SparseTiles
 Cut = tuple[int, int, int]
 """``group_in``, ``panel`` and ``multiple`` of a layout: its number of blocks depends on them."""
 
-_FIXED = 0.05
-_FIXED_TILES = 0.2
+_EPILOGUE = 40
+# Of tiles, by precision: the epilogue of the dense product, that of the sparse one, the turning.
+_TILES = {"int8": (310, 310, 58), "bf16": (256, 146, 83)}
+# Of vectors in place of tiles: how much slower they multiply, and their epilogue.
+_VECTORS_FOR_TILES = {"int8": (2.5, 245), "bf16": (10.0, 121)}
 _LEAST_GAIN = 1.1
 _MOST_ON_SOFTWARE, _MOST_ON_GPU = 0.9, 0.5
 NARROW_SUBGROUP = 8
@@ -99,23 +102,24 @@ def chosen_sparse(
     dense: Engine | Literal["linalg"],
     shape: ProductShape,
     stored: Callable[[SparseLayout], int | None],
+    features: Iterable[str] = (),
 ) -> SparseChoice | None:
     """The sparse engine that stands in for ``dense``; None where none is faster.
 
-    ``stored`` knows how many blocks a layout would keep (None: not known, so all).
+    ``stored`` knows how many blocks a layout would keep (None: not known, so all);
+    ``features`` are the core's.
     """
     if dense == "linalg":
         return None
     found = []
-    for engine in _candidates(dense, shape.rows):
+    for engine in _candidates(dense, shape.rows, frozenset(features)):
         layout = sparse_layout(engine, shape.outputs, shape.depth)
         if engine.precision == "f32" and layout.padded_depth != shape.depth:
             continue  # nothing pads activations of f32
         count = stored(layout)
         if count is not None:
             density = count / (layout.panels * layout.columns)
-            fixed = _FIXED_TILES if isinstance(engine, SparseTiles) else _FIXED
-            cost = (0.8 + 0.68 / _vectors(engine)) * density + fixed
+            cost = _cost(engine, dense, shape, density)
             found.append(SparseChoice(engine, count, density, cost))
     best = min(found, key=lambda choice: choice.cost, default=None)
     return best if best is not None and best.cost * _LEAST_GAIN < 1 else None
@@ -133,12 +137,36 @@ def chosen_lanes(
     return density if density <= most else None
 
 
-def _candidates(dense: Engine, rows: int) -> Iterable[SparseEngine]:
+def _candidates(dense: Engine, rows: int, features: frozenset[str]) -> Iterable[SparseEngine]:
+    if not _dense_tiles(dense):
+        return _of_kind(type(dense), dense.padded_rows(rows))
+    vectors = [
+        kind
+        for kind in ENGINES
+        if kind.precision == dense.precision
+        and kind.name.startswith("avx512")
+        and features.issuperset(kind.features)
+    ]
+    tiles = [SparseTiles(dense.precision, tiles + 1) for tiles in range(_MOST_TILES)]
+    return [*tiles, *(engine for kind in vectors[:1] for engine in _of_kind(kind, rows))]
+
+
+def _of_kind(kind: type[Engine], rows: int) -> list[Engine]:
+    return [kind(min(most, rows), tiles) for tiles, most in kind.blocks.items()]
+
+
+def _cost(engine: SparseEngine, dense: Engine, shape: ProductShape, density: float) -> float:
+    """The time of the sparse product over that of the dense one."""
+    slope = 0.8 + 0.68 / _vectors(engine)
+    whole = epilogue = float(_EPILOGUE)
+    turning = 0.0
     if _dense_tiles(dense):
-        return [SparseTiles(dense.precision, tiles + 1) for tiles in range(_MOST_TILES)]
-    kind = type(dense)
-    padded = dense.padded_rows(rows)
-    return [kind(min(most, padded), tiles) for tiles, most in kind.blocks.items()]
+        whole, epilogue, turning = _TILES[dense.precision]
+        if not isinstance(engine, SparseTiles):
+            slower, epilogue = _VECTORS_FOR_TILES[dense.precision]
+            slope, turning = slope * slower, 0.0
+    own = slope * density + epilogue / shape.depth + turning / shape.outputs
+    return own / (1 + whole / shape.depth)
 
 
 def _vectors(engine: SparseEngine) -> float:

@@ -75,7 +75,7 @@ def _gather(module: ir.Module, context: PatternContext, source: Any, ops: list[A
     kept = meeting.kept
     outputs = sum(context.parameters[name].shape[0] for name in meeting.readers)
     part, first = kept / size, meeting.readers[0]
-    cost = gathered_cost(_dense(context, first, rows), outputs, part)
+    cost = gathered_cost(_dense(context, first, rows), size, outputs, part)
     if kept == size or not _pays(context, meeting.readers, rows, cost):
         return 0
     places = meeting.derive("kept_places", meeting.weights, kept, size=size)
@@ -109,7 +109,7 @@ def _expand(module: ir.Module, context: PatternContext, op: Any) -> int:
     size = context.parameters[name].shape[0]
     meeting = Meeting(context=context, size=size, maker=name)
     kept = meeting.kept
-    cost = expanded_cost(_dense(context, name, rows), depth, kept / size)
+    cost = expanded_cost(_dense(context, name, rows), depth, size, kept / size)
     if kept == size or not _pays(context, (name,), rows, cost):
         return 0
     ranks = meeting.derive("kept_ranks", meeting.weights, size, size=size)

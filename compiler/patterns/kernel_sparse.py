@@ -102,7 +102,10 @@ def sparse_weight(
     if dense.precision == "int8":
         name, smoothing = rounded_weight(context, name)
     chosen = chosen_sparse(
-        dense, shape, lambda layout: blocks_stored(table, context.blocks, name, layout)
+        dense,
+        shape,
+        lambda layout: blocks_stored(table, context.blocks, name, layout),
+        context.target.features,
     )
     if chosen is None:
         return None
@@ -145,5 +148,6 @@ def sparse_cost(context: PatternContext, name: str, rows: int) -> float:
         return chosen_lanes(lanes, outputs, depth, blocks, subgroup) or 1.0
     shape = ProductShape(rows, depth, outputs)
     dense = chosen_engine(context.choices, context.target.features, precision, shape)
-    chosen = chosen_sparse(dense, shape, stored) if dense is not None else None
+    features = context.target.features
+    chosen = chosen_sparse(dense, shape, stored, features) if dense is not None else None
     return chosen.cost if chosen is not None else 1.0

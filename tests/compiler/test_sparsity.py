@@ -140,6 +140,24 @@ def test_choice_follows_the_density(kind: Any) -> None:
     assert chosen.cost < 1 / 1.8
 
 
+def test_vectors_stand_in_for_tiles_where_little_is_left() -> None:
+    """In tiles, activations and sums are turned, however few blocks there are."""
+    (tiles,) = (kind() for kind in ENGINES if kind.name == "amx_int8")
+    shape = ProductShape(128, 768, 3072)
+
+    def kept(density: float, features: tuple[str, ...]) -> Any:
+        choice = chosen_sparse(
+            tiles, shape, lambda it: round(density * it.panels * it.columns), features
+        )
+        assert choice is not None
+        return choice.engine
+
+    vectors = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
+    assert kept(0.01, vectors).name == "avx512_int8"
+    assert isinstance(kept(0.3, vectors), SparseTiles)
+    assert isinstance(kept(0.01, ()), SparseTiles)
+
+
 def test_requests_keep_their_counts() -> None:
     request = LoweringRequest(
         text="", target=targets.get("host"), blocks=(("w", 4, 48, 1, 7), ("w", 4, 16, 16, 9))
