@@ -19,9 +19,11 @@ from canao.compiler.iree_session import PhasedCompiler
 from canao.compiler.parameters import Parameter, ParameterTable
 from canao.compiler.patterns.base import Pattern, PatternContext, operations
 from canao.compiler.patterns.bind_parameters import BindParameters
+from canao.compiler.patterns.cut_hidden import CutHidden
 from canao.compiler.patterns.decompose_attention import DecomposeAttention
 from canao.compiler.patterns.emit_kernels import EmitKernels
 from canao.compiler.patterns.fuse_qkv import FuseQKV
+from canao.compiler.patterns.gather_lines import GatherLines
 from canao.compiler.patterns.kernel_attention import KernelAttention
 from canao.compiler.patterns.kernel_layer_norm import KernelLayerNorm
 from canao.compiler.patterns.kernel_linear import KernelLinear
@@ -40,6 +42,8 @@ from .support import default_pipeline, imported, lower_and_run, relative_error
 TOLERANCE = 1e-5
 FREE = (
     StripCopies,
+    CutHidden,
+    GatherLines,
     FuseQKV,
     KernelAttention,
     SplitHeads,
