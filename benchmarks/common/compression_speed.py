@@ -17,9 +17,12 @@ def measure_speed(data: Mapping[str, str]) -> list[dict[str, Any]]:
     """For each task, steps of fine-tuning MiniLM-L6 in f32 and in bf16, in turns.
 
     A step is what the trainer does: forward, backward, clipping, the optimiser. Times are those
-    of the processor (seconds of all threads), the least of the rounds for each batch: what else
+    of the processor, on one thread, the least of the rounds for each batch: what else
     runs on the machine does not count in them.
     """
+    import torch
+
+    torch.set_num_threads(1)  # threads that wait for each other burn processor time
     return [_task(name, place) for name, place in data.items()]
 
 

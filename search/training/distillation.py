@@ -27,7 +27,7 @@ from .options import TrainingOptions
 from .run import TrainingData, loss_kind, pad_id, train
 from .shrinking import shrink
 from .teacher import load_tokenizer, task_facts
-from .workshop import workshop
+from .workshop import processes, workshop
 
 __all__ = ["FoundStudent", "distil", "evaluate_as_compiled", "importance_of"]
 
@@ -73,6 +73,7 @@ def distil(
         held=digest_of_rows(data.held),
         dev=digest_of_rows(dev),
         options=options.to_json(),
+        processes=processes(),
     )
     with workshop(key) as place:
         found = place.result()

@@ -26,6 +26,7 @@ from .fake_quantization import FakeQuantized
 from .options import TrainingOptions
 from .student import Student, Teacher
 from .trainer import DistillationTrainer, bf16_in_hardware, training_arguments
+from .workshop import processes
 
 __all__ = [
     "TrainingData",
@@ -106,7 +107,7 @@ def train(
     with training_mode(models, options, bf16):
         student = Student(model, loss_kind(data.task), options, teacher)
         reader = _reader(teacher, student, vocabulary)
-        world = _processes()
+        world = processes()
         arguments = training_arguments(options, folder, len(features), world)
         kept: list[TrainerCallback] = [Finite()]
         kept += [Sparsifying(sparsifier, options)] if sparsifier is not None else []
@@ -253,17 +254,11 @@ def pad_id(model: Any) -> int:
     return pad if isinstance(pad, int) and pad >= 0 else 0
 
 
-def _processes() -> int:
-    from accelerate import PartialState
-
-    return int(PartialState(cpu=not torch.cuda.is_available()).num_processes)
-
-
 def _agreed(found: Path | None) -> Path | None:
     """What the first process found, in all of them."""
     from accelerate.utils import broadcast_object_list
 
-    if _processes() == 1:
+    if processes() == 1:
         return found
     shared: list[Any] = [None if found is None else str(found)]
     broadcast_object_list(shared)

@@ -16,7 +16,7 @@ from .heads import has_head, with_new_head
 from .keys import digest_of_model, digest_of_rows, key_of
 from .options import TrainingOptions
 from .run import TrainingData, train
-from .workshop import workshop
+from .workshop import processes, workshop
 
 __all__ = ["FoundTeacher", "find_teacher", "finetune"]
 
@@ -68,6 +68,7 @@ def finetune(
         train=digest_of_rows(data.train),
         held=digest_of_rows(data.held),
         options=options.to_json(),
+        processes=processes(),
     )
     with workshop(key) as place:
         found = place.result()

@@ -17,7 +17,7 @@ from ...leases import mark_used
 from ...paths import cache_dir
 from ...runtime_harness.bundle.atomic import replace_file
 
-__all__ = ["Workshop", "is_first", "together", "workshop"]
+__all__ = ["Workshop", "is_first", "processes", "together", "workshop"]
 
 _RESULT = "result.json"
 
@@ -85,6 +85,11 @@ def workshop(key: str) -> Iterator[Workshop]:
 def is_first() -> bool:
     """Whether this process is alone, or the first of those that train together."""
     return bool(_state().is_main_process)
+
+
+def processes() -> int:
+    """How many processes train together."""
+    return int(_state().num_processes)
 
 
 def together() -> None:
