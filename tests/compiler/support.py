@@ -23,6 +23,47 @@ from canao.compiler.wrapper import Entry, boundary, make_entry
 Arrays = list[np.ndarray[Any, Any]]
 
 
+class Five(torch.nn.Module):
+    """Five modules side by side, each with an input of its own: five cases in one compilation."""
+
+    def __init__(self, modules: Sequence[torch.nn.Module]) -> None:
+        super().__init__()
+        self.parts = torch.nn.ModuleList(modules)
+
+    def forward(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        c: torch.Tensor,
+        d: torch.Tensor,
+        e: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        return tuple(part(x) for part, x in zip(self.parts, (a, b, c, d, e), strict=True))
+
+
+class FiveMasked(Five):
+    """The same with a mask for each."""
+
+    def forward(  # type: ignore[override]
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        c: torch.Tensor,
+        d: torch.Tensor,
+        e: torch.Tensor,
+        mask_a: torch.Tensor,
+        mask_b: torch.Tensor,
+        mask_c: torch.Tensor,
+        mask_d: torch.Tensor,
+        mask_e: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        masks = (mask_a, mask_b, mask_c, mask_d, mask_e)
+        inputs = (a, b, c, d, e)
+        return tuple(
+            part(x, mask) for part, x, mask in zip(self.parts, inputs, masks, strict=True)
+        )
+
+
 def token_inputs(source: SourceModel, length: int, real: int) -> tuple[torch.Tensor, ...]:
     """One row of drawn tokens of which the last ``length - real`` are padding."""
     generator = torch.Generator().manual_seed(7)

@@ -14,7 +14,7 @@ from canao.compiler.kernels.engines.registry import engines
 from canao.compiler.kernels.vector_math import gelu_reference
 
 from ..profiles import compiling
-from .support import imported, lower_and_run, relative_error
+from .support import Five, FiveMasked, imported, lower_and_run, relative_error
 
 TOLERANCES = {"f32": 1e-5, "bf16": 3e-2, "int8": 6e-2}
 HOST = targets.get("host")
@@ -45,30 +45,32 @@ class Block(torch.nn.Module):
         return y + self.down(self.activation(self.up(y)))
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@compiling()
-@given(
-    rows=st.integers(1, 40),
-    width=st.integers(16, 80),
-    inner=st.integers(16, 130),
-    activation=st.sampled_from(sorted(ACTIVATIONS)),
-    bias=st.booleans(),
+CASES = 5
+BLOCKS = st.tuples(
+    st.integers(1, 40),
+    st.integers(16, 80),
+    st.integers(16, 130),
+    st.sampled_from(sorted(ACTIVATIONS)),
+    st.booleans(),
 )
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@compiling(CASES)
+@given(blocks=st.lists(BLOCKS, min_size=CASES, max_size=CASES))
 def test_a_block_of_any_shape_is_right(
-    precision: str,
-    rows: int,
-    width: int,
-    inner: int,
-    activation: str,
-    bias: bool,
-    tmp_path_factory: Any,
+    precision: str, blocks: list[tuple[int, int, int, str, bool]], tmp_path_factory: Any
 ) -> None:
-    block = Block(width, inner, activation=activation, bias=bias).eval()
-    model, entry, inputs = imported(block, [torch.randn(2, rows, width)])
+    modules = [
+        Block(width, inner, activation=activation, bias=bias)
+        for _, width, inner, activation, bias in blocks
+    ]
+    drawn = [torch.randn(2, rows, width) for rows, width, *_ in blocks]
+    model, entry, inputs = imported(Five(modules).eval(), drawn)
     folder = tmp_path_factory.mktemp("block")
     found, result = lower_and_run(model, inputs, folder, precision=precision)
-    assert result.patterns["canao.kernel_linear"] == 2
-    assert result.patterns["canao.kernel_layer_norm"] == 1
+    assert result.patterns["canao.kernel_linear"] == 2 * CASES
+    assert result.patterns["canao.kernel_layer_norm"] == CASES
     assert not result.fallbacks
     assert relative_error(found, entry(*inputs)) < TOLERANCES[precision]
 
@@ -135,28 +137,28 @@ class Joined(torch.nn.Module):
         return self.out(y.transpose(1, 2).reshape(batch, length, -1)) + x
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@compiling()
-@given(
-    batch=st.integers(1, 2),
-    length=st.integers(1, 40),
-    heads=st.integers(1, 4),
-    depth=st.sampled_from([8, 16, 20, 32]),
+ATTENTIONS = st.tuples(
+    st.integers(1, 2), st.integers(1, 40), st.integers(1, 4), st.sampled_from([8, 16, 20, 32])
 )
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@compiling(CASES)
+@given(shapes=st.lists(ATTENTIONS, min_size=CASES, max_size=CASES))
 def test_attention_reads_the_joined_projection(
-    precision: str, batch: int, length: int, heads: int, depth: int, tmp_path_factory: Any
+    precision: str, shapes: list[tuple[int, int, int, int]], tmp_path_factory: Any
 ) -> None:
-    mask = torch.rand(batch, 1, 1, length) > 0.3
-    model, entry, inputs = imported(
-        Joined(heads, depth).eval(), [torch.randn(batch, length, 32), mask]
-    )
+    modules = [Joined(heads, depth) for _, _, heads, depth in shapes]
+    drawn = [torch.randn(batch, length, 32) for batch, length, *_ in shapes]
+    drawn += [torch.rand(batch, 1, 1, length) > 0.3 for batch, length, *_ in shapes]
+    model, entry, inputs = imported(FiveMasked(modules).eval(), drawn)
     folder = tmp_path_factory.mktemp("joined")
     found, result = lower_and_run(model, inputs, folder, precision=precision)
-    assert result.patterns["canao.kernel_attention"] == 1
+    assert result.patterns["canao.kernel_attention"] == CASES
     names = [name for name, _ in result.calls]
     assert not any("transpose" in name for name in names)
-    # The model's own input is all that needs narrowing by a kernel of its own.
-    assert sum("convert_" in name for name in names) == (1 if precision == "bf16" else 0)
+    # The model's own inputs are all that need narrowing by a kernel of their own.
+    assert sum("convert_" in name for name in names) == (CASES if precision == "bf16" else 0)
     assert relative_error(found, entry(*inputs)) < TOLERANCES[precision]
 
 

@@ -24,7 +24,7 @@ from canao.errors import InputError
 from canao.runtime_harness.bundle import Bundle
 
 from ..profiles import compiling
-from .support import imported, lower_and_run, relative_error, request_for
+from .support import Five, imported, lower_and_run, relative_error, request_for
 
 DROPPED = ("canao.kernel_linear", "canao.kernel_layer_norm", "canao.kernel_attention")
 # Of codes, half a step is 0.2 % of a row's range, and 0.4 % of a weight's largest.
@@ -45,31 +45,32 @@ class Layers(torch.nn.Module):
         return self.out(torch.nn.functional.gelu(self.left(x)) + self.right(x))
 
 
-@pytest.mark.parametrize("precision", TOLERANCES)
-@compiling()
-@given(
-    rows=st.integers(1, 40),
-    depth=st.integers(16, 80),
-    width=st.integers(16, 70),
-    outputs=st.integers(16, 50),
-    bias=st.booleans(),
+CASES = 5
+SHAPES = st.tuples(
+    st.integers(1, 40),
+    st.integers(16, 80),
+    st.integers(16, 70),
+    st.integers(16, 50),
+    st.booleans(),
 )
+
+
+@pytest.mark.parametrize("precision", TOLERANCES)
+@compiling(CASES)
+@given(shapes=st.lists(SHAPES, min_size=CASES, max_size=CASES))
 def test_layers_of_any_shape_are_right_without_kernels(
-    precision: str,
-    rows: int,
-    depth: int,
-    width: int,
-    outputs: int,
-    bias: bool,
-    tmp_path_factory: Any,
+    precision: str, shapes: list[tuple[int, int, int, int, bool]], tmp_path_factory: Any
 ) -> None:
-    module = Layers(depth, width, outputs, bias=bias).eval()
-    model, entry, inputs = imported(module, [3 * torch.randn(2, rows, depth) + 1])
+    modules = [
+        Layers(depth, width, outputs, bias=bias) for _, depth, width, outputs, bias in shapes
+    ]
+    drawn = [3 * torch.randn(2, rows, depth) + 1 for rows, depth, *_ in shapes]
+    model, entry, inputs = imported(Five(modules).eval(), drawn)
     folder = tmp_path_factory.mktemp("layers")
     found, result = lower_and_run(
         model, inputs, folder, precision=precision, drop_patterns=DROPPED
     )
-    assert dict(result.kernels) == {f"product linalg_{precision}": 2}
+    assert dict(result.kernels) == {f"product linalg_{precision}": 2 * CASES}
     assert relative_error(found, entry(*inputs)) < TOLERANCES[precision]
 
 
