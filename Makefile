@@ -34,6 +34,7 @@ bench: setup
 	$(BIN)/python benchmarks/measuring.py
 	$(BIN)/python benchmarks/sparsity.py
 	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python benchmarks/weight_only.py
 	$(BIN)/python benchmarks/arm.py
 
 setup: $(STAMP)

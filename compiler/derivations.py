@@ -146,6 +146,7 @@ _KINDS: dict[str, Callable[[Sequence[torch.Tensor], Attributes], torch.Tensor]] 
     "scales": _scales,
     "column_sums": _column_sums,
     "narrowed": _narrowed,
+    "transposed": lambda sources, _: sources[0].T.contiguous(),
     "static": _static,
     "stored_words": stored.stored_words,
     "stored_scales": stored.stored_scales,

@@ -133,8 +133,15 @@ def rounded_weight(context: PatternContext, name: str) -> tuple[str, str]:
 
 
 def _parts(context: PatternContext, name: str) -> Sequence[str]:
-    """The weights that ``name`` is joined of, by output; else itself."""
-    return _joined(context.parameters, name) or (name,)
+    """The model's weights that ``name`` is joined of, by output, turned or not; else itself."""
+    table = context.parameters
+    return tuple(_turned(table, part) for part in _joined(table, name) or (name,))
+
+
+def _turned(table: ParameterTable, name: str) -> str:
+    """The weight that ``name`` is the transpose of; else itself."""
+    derivation = table.derivations.get(name)
+    return derivation.sources[0] if derivation and derivation.kind == "transposed" else name
 
 
 def _joined(table: ParameterTable, name: str) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from .gather_lines import GatherLines
 from .kernel_attention import KernelAttention
 from .kernel_layer_norm import KernelLayerNorm
 from .kernel_linear import KernelLinear
+from .linear_of_addmm import LinearOfAddmm
 from .narrow_integers import NarrowIntegers
 from .narrow_linear import NarrowLinear
 from .quantize_embeddings import QuantizeEmbeddings
@@ -51,6 +52,8 @@ PIPELINE: list[Pattern] = [
     StripChecks(),
     # Dropout's copies would stand between an operation and its neighbours.
     StripCopies(),
+    # What reads linear layers sees GPT-2's too.
+    LinearOfAddmm(),
     # Smaller products first: what follows sees only what is left of a layer.
     CutHidden(),
     # What is left of idle lines has other readers or another producer.

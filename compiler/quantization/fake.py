@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from .grids import nearest
+from .sites import Linear
 
 __all__ = ["FakeLinear", "Rows", "bf16_rows", "fake_rows", "fake_weight", "replaced"]
 
@@ -58,7 +59,7 @@ class FakeLinear:
 
 @contextmanager
 def replaced(
-    linears: Mapping[torch.nn.Linear, FakeLinear],
+    linears: Mapping[Linear, FakeLinear],
     tables: Mapping[torch.nn.Embedding, torch.Tensor],
 ) -> Iterator[None]:
     """Inside the block these layers compute so; their weights stay as they are. Attention reads
@@ -99,7 +100,7 @@ def _attention(
     return exact(*read, *others, **options)
 
 
-def _linear(fake: FakeLinear, module: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+def _linear(fake: FakeLinear, module: Linear, x: torch.Tensor) -> torch.Tensor:
     return fake(x, module.bias)
 
 

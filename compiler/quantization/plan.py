@@ -22,7 +22,7 @@ from .judge import Goals, Judge, wide_sites
 from .precisions import WEIGHT_BITS, WIDER
 from .rounding import rounded_for
 from .samples import Tokenized, samples_for, tokenized
-from .sites import Inputs, Site, observe
+from .sites import Inputs, Site, matrix_of, observe
 from .smoothing import smoothing_for
 from .static import StaticRows, range_for
 from .tables import LEAST_TABLE
@@ -218,7 +218,7 @@ def _check_weights(module: torch.nn.Module) -> None:
 
 def _fakes(site: Site, wanted: Decision, *, trained: bool) -> list[FakeLinear]:
     """Each linear layer of a site as it will be computed."""
-    weights = [linear.weight.detach() for linear in site.linears.values()]
+    weights = [matrix_of(linear) for linear in site.linears.values()]
     bits = WEIGHT_BITS.get(wanted.precision, 8)
     vector, rows = None, site.rows
     if wanted.precision not in WEIGHT_BITS:
@@ -236,7 +236,7 @@ def _fakes(site: Site, wanted: Decision, *, trained: bool) -> list[FakeLinear]:
 
 def _as_bf16(site: Site) -> list[FakeLinear]:
     """Each linear layer of a site that stays as wide as bf16."""
-    return [FakeLinear(one.weight.detach(), None, bf16_rows) for one in site.linears.values()]
+    return [FakeLinear(matrix_of(one), None, bf16_rows) for one in site.linears.values()]
 
 
 def _named(fakes: Mapping[Site, Sequence[FakeLinear]]) -> dict[str, Any]:

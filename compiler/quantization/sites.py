@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import torch
+from transformers.pytorch_utils import Conv1D
 
 from ..wrapper import Entry
 
-__all__ = ["LEAST", "Inputs", "Site", "observe"]
+__all__ = ["LEAST", "Inputs", "Linear", "Site", "matrix_of", "observe"]
 
 LEAST = 16
 """Products of fewer outputs, or of less depth, no kernel takes."""
@@ -22,13 +24,21 @@ LEAST = 16
 _MOST_ROWS = 512
 
 Inputs = tuple[torch.Tensor, ...]
+Linear: TypeAlias = Any
+"""A torch.nn.Linear, or a Conv1D of transformers (GPT-2), whose weight is [depth, outputs]."""
+
+
+def matrix_of(linear: Linear) -> torch.Tensor:
+    """The weight [outputs, depth] of a layer."""
+    weight: torch.Tensor = linear.weight.detach()
+    return weight.T.contiguous() if isinstance(linear, Conv1D) else weight
 
 
 @dataclass(eq=False)
 class Site:
     """``linears``: by the name of their weight; ``rows``: activations seen there."""
 
-    linears: dict[str, torch.nn.Linear]
+    linears: dict[str, Linear]
     rows: torch.Tensor
     largest: float
     multiply_adds: int
@@ -42,7 +52,7 @@ class Site:
 @dataclass(eq=False)
 class _Seen:
     name: str
-    linear: torch.nn.Linear
+    linear: Linear
     first: tuple[int, ...] | None = None
     rows: list[torch.Tensor] = field(default_factory=list)
 
@@ -58,7 +68,7 @@ def observe(entry: Entry, samples: Sequence[Inputs]) -> list[Site]:
     kept: list[torch.Tensor] = []
     hooks = []
     for path, module in entry.model.named_modules():
-        if isinstance(module, torch.nn.Linear) and min(module.weight.shape) >= LEAST:
+        if isinstance(module, torch.nn.Linear | Conv1D) and min(module.weight.shape) >= LEAST:
             found = seen.setdefault(
                 module.weight.data_ptr(), _Seen(f"{path}.weight".removeprefix("."), module)
             )

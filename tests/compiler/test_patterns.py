@@ -27,6 +27,7 @@ from canao.compiler.patterns.gather_lines import GatherLines
 from canao.compiler.patterns.kernel_attention import KernelAttention
 from canao.compiler.patterns.kernel_layer_norm import KernelLayerNorm
 from canao.compiler.patterns.kernel_linear import KernelLinear
+from canao.compiler.patterns.linear_of_addmm import LinearOfAddmm
 from canao.compiler.patterns.narrow_integers import NarrowIntegers
 from canao.compiler.patterns.registry import PIPELINE, names, pipeline, register
 from canao.compiler.patterns.single_queue import SingleQueue
@@ -42,8 +43,7 @@ from .support import default_pipeline, imported, lower_and_run, relative_error
 TOLERANCE = 1e-5
 FREE = (
     StripCopies,
-    CutHidden,
-    GatherLines,
+    LinearOfAddmm,
     FuseQKV,
     KernelAttention,
     SplitHeads,
@@ -378,7 +378,7 @@ def test_narrow_integers_keeps_the_numbers_of_every_family(family: str, tmp_path
 @given(
     order=st.permutations(FREE),
     kept=st.sets(st.sampled_from(FREE)),
-    family=st.sampled_from(["BERT", "DistilBERT", "Llama", "T5 encoder"]),
+    family=st.sampled_from(["BERT", "DistilBERT", "GPT-2", "Llama", "T5 encoder"]),
 )
 def test_any_allowed_order_of_any_patterns(
     order: Any, kept: Any, family: str, tmp_path_factory: Any
@@ -404,7 +404,8 @@ def test_the_pipeline_is_in_an_allowed_order_for_every_target() -> None:
 
 
 def test_fusion_stock_keeps_required_patterns_and_none_the_product_path_too() -> None:
-    products = ["kernel_linear", "quantize_linear", "narrow_linear", "quantize_embeddings"]
+    products = ["linear_of_addmm", "kernel_linear", "quantize_linear", "narrow_linear"]
+    products.append("quantize_embeddings")
     for fusion, more in (("stock", []), ("none", [f"canao.{name}" for name in products])):
         chosen = pipeline(targets.get("host"), fusion=fusion)
         patterns = [pattern for stage in chosen.values() for pattern in stage]

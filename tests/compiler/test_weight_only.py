@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.pytorch_utils import Conv1D
 
 from canao import targets
 from canao.compiler.api import compile_model
@@ -177,6 +178,48 @@ def test_models_share_weights_among_lengths(family: str, precision: str, tmp_pat
     stored = {name for name in first if name.startswith("stored_words(")}
     assert stored
     assert stored <= second
+
+
+class Turned(torch.nn.Module):
+    """Products as GPT-2 writes them: of three dimensions, of two, and by a weight of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.up, self.down = Conv1D(96, 64), Conv1D(64, 96)
+        torch.nn.init.normal_(self.up.weight, std=0.1)
+        torch.nn.init.normal_(self.down.weight, std=0.1)
+        torch.nn.init.normal_(self.up.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.nn.functional.gelu(self.up(x))
+        flat = self.down(y.reshape(-1, 96))
+        return flat.reshape(x.shape) + torch.addmm(self.down.bias, x[0], x[0].T @ x[0])
+
+
+@needs_weights
+def test_products_of_gpt_2_are_linear_layers(tmp_path: Path) -> None:
+    module = Turned().eval()
+    x = torch.randn(1, 3, 64, generator=torch.Generator().manual_seed(5)) / 8
+    source = from_module(module, [x])
+    plan = plan_quantization(source, None, Decision(precision="int4-weights", cosine=0.5))
+    found, result = compiled(source, plan, "int4-weights", tmp_path)
+    assert result.patterns["canao.linear_of_addmm"] == 2
+    stored = [name for name in result.parameters if name.startswith("stored_words(rounded(")]
+    assert len(stored) == 2
+    fakes = {
+        layer: FakeLinear(
+            plan.tensors[plan.rounded[layer.weight.data_ptr()][0]], None, torch.nn.Identity()
+        )
+        for layer in (module.up, module.down)
+    }
+    with torch.no_grad():
+        up, down = (fakes[layer].weight for layer in (module.up, module.down))
+        assert up.shape == (96, 64)
+        y = torch.nn.functional.gelu(x @ up.T + module.up.bias)
+        expected = y @ down.T + module.down.bias
+        expected = expected + torch.addmm(module.down.bias, x[0], x[0].T @ x[0])
+    assert relative_error([found.numpy()], [expected]) < 1e-5
 
 
 # -- static ranges -------------------------------------------------------------------------------
