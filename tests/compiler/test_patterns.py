@@ -44,6 +44,8 @@ TOLERANCE = 1e-5
 FREE = (
     StripCopies,
     LinearOfAddmm,
+    CutHidden,
+    GatherLines,
     FuseQKV,
     KernelAttention,
     SplitHeads,
