@@ -10,7 +10,7 @@ the sparse product in tiles includes turning its activations. The result goes to
 there already.
 
 Then layers compiled as a model is: blocks of zeros on software Vulkan, and whole inputs of zeros
-there and on the CPU. Those are timed by the clock, a few calls of each in turns.
+there and on the CPU: a few calls of each in turns.
 """
 
 from __future__ import annotations

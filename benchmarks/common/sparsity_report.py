@@ -61,9 +61,9 @@ def _page(
         "![How many times faster than dense](sparsity.svg)",
         "## Layers",
         "A linear layer of 768 x 3072, compiled as models are, beside the same layer without "
-        "zeros. The fastest of all calls, by the clock, because other work ran meanwhile; on "
-        "software Vulkan a call has tens of milliseconds beside the product. *Inputs*: whole inputs are zero, in no order; the "
-        "others are picked, and then multiplied densely.",
+        "zeros. The fastest of all calls, because other work ran meanwhile: the processor's time "
+        "on the host, the clock's on software Vulkan. *Inputs*: whole inputs are zero, in no "
+        "order; the others are picked, and then multiplied densely.",
         table(_layer_rows(results["layers"], densities), numbers_from=3),
         f"{results['date']}, {machine['processor']} "
         f"(family/model/stepping {machine['family_model_stepping']}), "
