@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from .emitter import Buffer, Emitter, Value, vector
-from .executable import Kernel, Operand
-from .rows import check_padding, groups_for, rows_of, sweep, width_for, zero_fill
+from .executable import Kernel, Operand, Shared
+from .rows import check_padding, each_row, groups_for, rows_of, sweep, width_for, zero_fill
 
 __all__ = ["convert_kernel", "convert_reference", "round_bf16"]
 
@@ -38,22 +38,27 @@ def convert_kernel(
     groups = workgroups or groups_for(rows)
     width = width_for(depth, lanes)
 
+    def one(e: Emitter, buffers: dict[str, Buffer], shared: Shared, row: Value) -> None:
+        del shared
+
+        def convert(column: Value, _: list[Value], __: int) -> list[Value]:
+            x = e.load_vector(buffers["X"], [row, column], width)
+            narrow = round_bf16(e, x, native=native)
+            e.store_vector(narrow, buffers["Q"], [row, column])
+            return []
+
+        sweep(e, depth, lanes, convert)
+        zero_fill(e, buffers["Q"], row, depth)
+
     def body(e: Emitter, buffers: dict[str, Buffer], group: Value) -> None:
         with rows_of(e, group, rows, groups) as row:
-
-            def convert(column: Value, _: list[Value], __: int) -> list[Value]:
-                x = e.load_vector(buffers["X"], [row, column], width)
-                narrow = round_bf16(e, x, native=native)
-                e.store_vector(narrow, buffers["Q"], [row, column])
-                return []
-
-            sweep(e, depth, lanes, convert)
-            zero_fill(e, buffers["Q"], row, depth)
+            one(e, buffers, Shared(e), row)
 
     label = "native" if native else "plain"
     name = f"convert_bf16_{label}_{rows}x{depth}_to_{padded}x{stride}_by{lanes}_in{groups}"
     inputs = (Operand("X", (rows, depth), "f32"),)
-    return Kernel(name, inputs, (Operand("Q", (padded, stride), "i16"),), groups, body)
+    output = Operand("Q", (padded, stride), "i16")
+    return Kernel(name, inputs, (output,), groups, body, each_row(rows, ["X", "Q"], one))
 
 
 def round_bf16(e: Emitter, x: Value, *, native: bool) -> Value:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .emitter import Buffer, Emitter, Value
 
-__all__ = ["Body", "Kernel", "Operand"]
+__all__ = ["Body", "ByRows", "Kernel", "Operand", "Shared"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,56 @@ class Operand:
 Body = Callable[[Emitter, dict[str, Buffer], Value], None]
 
 
+class Shared:
+    """What the pieces of one dispatch use one after the other: memory, and state of the core."""
+
+    def __init__(self, e: Emitter) -> None:
+        self._e = e
+        self._scratch: dict[tuple[tuple[int, ...], str], Buffer] = {}
+        self._prepared: dict[str, Any] = {}
+        self._endings: list[Callable[[Emitter], None]] = []
+
+    def scratch(self, shape: tuple[int, ...], element: str) -> Buffer:
+        """A buffer on the stack; the same one for all who ask alike."""
+        if (shape, element) not in self._scratch:
+            self._scratch[shape, element] = self._e.scratch(shape, element)
+        return self._scratch[shape, element]
+
+    def prepared(
+        self, name: str, prepare: Callable[[Emitter], Any], finish: Callable[[Emitter], None]
+    ) -> Any:
+        """What ``prepare`` returns, called once for ``name``; `finish` undoes it."""
+        if name not in self._prepared:
+            self._prepared[name] = prepare(self._e)
+            self._endings.append(finish)
+        return self._prepared[name]
+
+    def finish(self) -> None:
+        """The end of the work-group."""
+        for ending in self._endings:
+            ending(self._e)
+
+
+@dataclass(frozen=True)
+class ByRows:
+    """A kernel as something done to a block of rows, all columns of it.
+
+    ``body`` gets the emitter, the buffers, the first row and how many; ``multiple`` divides the
+    former. ``operands`` are those of which it touches these rows alone (padded to ``multiple``).
+    What it needs beyond the rows is asked for by ``prepare``, before any loop.
+    """
+
+    rows: int
+    multiple: int
+    operands: frozenset[str]
+    prepare: Callable[[Shared], object] = field(repr=False, compare=False)
+    body: Callable[[Emitter, dict[str, Buffer], Shared, Value, int], None] = field(
+        repr=False, compare=False
+    )
+    weight_bytes: int = 0
+    """How much of other operands each block reads."""
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A function of static shapes. ``name`` tells all that its text depends on.
@@ -44,6 +95,7 @@ class Kernel:
     outputs: tuple[Operand, ...]
     workgroups: int
     body: Body = field(repr=False, compare=False)
+    by_rows: ByRows | None = field(default=None, repr=False, compare=False)
 
     @property
     def entry(self) -> str:

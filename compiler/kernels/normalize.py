@@ -20,9 +20,18 @@ import numpy as np
 
 from .convert import round_bf16
 from .emitter import Buffer, Emitter, Value, vector
-from .executable import Kernel, Operand
+from .executable import Kernel, Operand, Shared
 from .quantize import Form, Scheme, quantize_row, smoothed
-from .rows import across, check_padding, groups_for, rows_of, sweep, width_for, zero_fill
+from .rows import (
+    across,
+    check_padding,
+    each_row,
+    groups_for,
+    rows_of,
+    sweep,
+    width_for,
+    zero_fill,
+)
 
 __all__ = ["Flavour", "Output", "layer_norm_kernel", "layer_norm_reference"]
 
@@ -96,13 +105,19 @@ def layer_norm_kernel(
         "bf16": [Operand("B", (padded, stride), "i16")],
     }
 
+    reads_again = "q" in outputs and scheme != "static" and "f32" not in outputs
+
+    def keep(shared: Shared) -> Buffer | None:
+        return shared.scratch((1, depth), "f32") if reads_again and depth <= _MOST_KEPT else None
+
+    def one(e: Emitter, buffers: dict[str, Buffer], shared: Shared, row: Value) -> None:
+        _normalize_row(e, norm, buffers, row, keep(shared))
+
     def body(e: Emitter, buffers: dict[str, Buffer], group: Value) -> None:
-        keep = None
-        reads_again = "q" in outputs and scheme != "static" and "f32" not in outputs
-        if reads_again and depth <= _MOST_KEPT:
-            keep = e.scratch((1, depth), "f32")
+        shared = Shared(e)
+        keep(shared)  # once, before the loop
         with rows_of(e, group, rows, groups) as row:
-            _normalize_row(e, norm, buffers, row, keep)
+            one(e, buffers, shared, row)
 
     codes = f"{scheme}_smoothed_{form}" if smoothing else f"{scheme}_{form}"
     labels = {"f32": "f32", "q": codes, "bf16": "native" if native_bf16 else "bf16"}
@@ -116,7 +131,8 @@ def layer_norm_kernel(
         ]
     )
     written = tuple(operand for output in outputs for operand in operands[output])
-    return Kernel(name, tuple(inputs), written, groups, body)
+    by_rows = each_row(rows, ["X", "residual", "Y", "Q", "S", "B"], one, keep)
+    return Kernel(name, tuple(inputs), written, groups, body, by_rows)
 
 
 def _normalize_row(

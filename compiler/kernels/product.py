@@ -7,19 +7,20 @@ Before (per layer)::
     dequantise, add bias, GELU, add residual as dispatches or loops of their own
 
 After: one dispatch that writes ``activation(x w^T + bias) + residual``. Each panel of weights is
-read from memory once, all rows pass by it while it is in the second cache.
+read from memory once, all rows pass by it while it is in the second cache. Work-groups share the
+panels; as a part of `fused_rows`, a product computes all outputs of a block of rows instead.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .emitter import Buffer, Emitter, Value
 from .engines.base import Block, Engine
 from .epilogue import Epilogue, Finish
-from .executable import Kernel, Operand
+from .executable import ByRows, Kernel, Operand, Shared
 from .rows import zero_fill
 
 __all__ = ["Blocks", "ProductShape", "Rows", "panel_kernel", "product_kernel"]
@@ -68,15 +69,15 @@ def product_kernel(
         Operand("weights", (panels, panel_size), engine.element),
         *epilogue.operands(shape.rows, padded_rows, shape.outputs, integer=integer),
     )
-    return panel_kernel(
+    product = _Product(engine, shape, epilogue, _all_groups(engine, shape))
+    kernel = product.kernel(
         f"product_{engine.label}_{shape.rows}x{shape.depth}x{shape.outputs}_{epilogue.label}",
-        engine,
-        shape,
-        epilogue,
         inputs,
-        _all_groups(engine, shape),
         result_shape,
     )
+    # In f32 the work outweighs what crosses between cores, and weights are large.
+    by_rows = product.by_rows(inputs) if engine.precision != "f32" else None
+    return replace(kernel, by_rows=by_rows)
 
 
 def _all_groups(engine: Engine, shape: ProductShape) -> Blocks:
@@ -101,57 +102,112 @@ def panel_kernel(
     result_shape: tuple[int, int] | None,
 ) -> Kernel:
     """A product whose panels are those of ``blocks``, shared by work-groups; see above."""
-    panels = engine.panels(shape.outputs)
-    element = "i16" if epilogue.output == "bf16" else "f32"
-    buffer = result_shape or (shape.rows, shape.outputs)
-    result = Operand("result", buffer, element)
-    share = math.ceil(panels / _MOST_GROUPS)
-    workgroups = math.ceil(panels / share)
+    return _Product(engine, shape, epilogue, blocks).kernel(name, inputs, result_shape)
 
-    def body(e: Emitter, buffers: dict[str, Buffer], group: Value) -> None:
-        state = engine.prepare(e)
 
-        def panel_of(panel: Value, columns: int) -> None:
+@dataclass(frozen=True)
+class _Product:
+    """What a product's code depends on."""
+
+    engine: Engine
+    shape: ProductShape
+    epilogue: Epilogue
+    blocks: Blocks
+
+    def kernel(
+        self, name: str, inputs: Sequence[Operand], result_shape: tuple[int, int] | None
+    ) -> Kernel:
+        """Work-groups share the panels."""
+        panels = self.engine.panels(self.shape.outputs)
+        element = "i16" if self.epilogue.output == "bf16" else "f32"
+        buffer = result_shape or (self.shape.rows, self.shape.outputs)
+        share = math.ceil(panels / _MOST_GROUPS)
+        workgroups = math.ceil(panels / share)
+
+        def body(e: Emitter, buffers: dict[str, Buffer], group: Value) -> None:
+            shared = Shared(e)
+            first = e.mul(group, e.index(share))
+            end = e.add(first, e.index(share))
+            self._panels(e, buffers, shared, (first, end), (e.index(0), self.shape.rows))
+            shared.finish()
+            if buffer[1] > self.shape.outputs:
+                # The last work-group's columns end where the padding begins.
+                owner = e.cast_bool(e.compare("eq", group, e.index(workgroups - 1)))
+                self._pad(e, buffers, e.index(0), e.mul(owner, e.index(self.shape.rows)))
+
+        return Kernel(
+            name=name + (f"_to_{buffer[0]}x{buffer[1]}" if result_shape else ""),
+            inputs=tuple(inputs),
+            outputs=(Operand("result", buffer, element),),
+            workgroups=workgroups,
+            body=body,
+        )
+
+    def by_rows(self, inputs: Sequence[Operand]) -> ByRows:
+        """All panels for a block of rows."""
+        engine = self.engine
+        panels = engine.panels(self.shape.outputs)
+
+        def body(
+            e: Emitter, buffers: dict[str, Buffer], shared: Shared, first: Value, rows: int
+        ) -> None:
+            self._panels(e, buffers, shared, (e.index(0), e.index(panels)), (first, rows))
+            if buffers["result"].shape[1] > self.shape.outputs:
+                self._pad(e, buffers, first, e.add(first, e.index(rows)))
+
+        (weights,) = (operand for operand in inputs if operand.name == "weights")
+        size = {"i8": 1, "i16": 2}.get(weights.element, 4)
+        return ByRows(
+            rows=self.shape.rows,
+            multiple=engine.row_multiple,
+            operands=frozenset({"activations", "row_scales", "residual", "result"}),
+            prepare=self._state,
+            body=body,
+            weight_bytes=math.prod(weights.shape) * size,
+        )
+
+    def _state(self, shared: Shared) -> object:
+        engine = self.engine
+        return shared.prepared(engine.label, engine.prepare, engine.finish)
+
+    def _pad(self, e: Emitter, buffers: dict[str, Buffer], first: Value, end: Value) -> None:
+        with e.loop(first, end) as rows:
+            zero_fill(e, buffers["result"], rows.index, self.shape.outputs)
+
+    def _panels(
+        self,
+        e: Emitter,
+        buffers: dict[str, Buffer],
+        shared: Shared,
+        panels: tuple[Value, Value],
+        part: tuple[Value, int],
+    ) -> None:
+        """The panels from the first to before the second, as far as there are such, for ``part``:
+        a first row and a number of rows."""
+        engine = self.engine
+        state = self._state(shared)
+        first, end = panels
+        start, rows = part
+        full, rest = divmod(self.shape.outputs, engine.panel)
+        whole = rows // engine.block_rows * engine.block_rows
+
+        def all_rows(panel: Value, columns: int) -> None:
             column = e.mul(panel, e.index(engine.panel))
             finish = Finish(
-                e, epilogue, buffers, column=column, columns=columns, lanes=engine.lanes
+                e, self.epilogue, buffers, column=column, columns=columns, lanes=engine.lanes
             )
-            _all_rows(e, engine, shape.rows, blocks(e, buffers, panel), finish, state)
+            block = self.blocks(e, buffers, panel)
+            if whole:
+                with e.loop(0, whole, engine.block_rows) as loop:
+                    row = e.add(start, loop.index)
+                    engine.multiply(e, state, block(row, engine.block_rows), finish.row)
+            if rows > whole:
+                row = e.add(start, e.index(whole))
+                engine.multiply(e, state, block(row, rows - whole), finish.row)
 
-        first = e.mul(group, e.index(share))
-        full, rest = divmod(shape.outputs, engine.panel)
-        last = e.least(e.add(first, e.index(share)), full)
-        with e.loop(first, last) as panel:
-            panel_of(panel.index, engine.panel)
+        with e.loop(first, e.least(end, full)) as panel:
+            all_rows(panel.index, engine.panel)
         if rest:
             # Runs once, in the work-group whose share the last panel is.
-            start = e.greatest(first, full)
-            end = e.least(e.add(first, e.index(share)), full + 1)
-            with e.loop(start, end) as panel:
-                panel_of(panel.index, rest)
-        engine.finish(e)
-        if buffer[1] > shape.outputs:
-            # The last work-group's columns end where the padding begins.
-            owner = e.cast_bool(e.compare("eq", group, e.index(workgroups - 1)))
-            with e.loop(0, e.mul(owner, e.index(shape.rows))) as rows:
-                zero_fill(e, buffers["result"], rows.index, shape.outputs)
-
-    return Kernel(
-        name=name + (f"_to_{buffer[0]}x{buffer[1]}" if result_shape else ""),
-        inputs=tuple(inputs),
-        outputs=(result,),
-        workgroups=workgroups,
-        body=body,
-    )
-
-
-def _all_rows(
-    e: Emitter, engine: Engine, rows: int, block: Rows, finish: Finish, state: object
-) -> None:
-    """All rows by one panel."""
-    whole = rows // engine.block_rows * engine.block_rows
-    if whole:
-        with e.loop(0, whole, engine.block_rows) as loop:
-            engine.multiply(e, state, block(loop.index, engine.block_rows), finish.row)
-    if rows > whole:
-        engine.multiply(e, state, block(e.index(whole), rows - whole), finish.row)
+            with e.loop(e.greatest(first, full), e.least(end, full + 1)) as panel:
+                all_rows(panel.index, rest)

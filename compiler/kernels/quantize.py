@@ -21,8 +21,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .emitter import Buffer, Emitter, Value, vector
-from .executable import Kernel, Operand
-from .rows import across, check_padding, groups_for, rows_of, sweep, width_for, zero_fill
+from .executable import Kernel, Operand, Shared
+from .rows import (
+    across,
+    check_padding,
+    each_row,
+    groups_for,
+    rows_of,
+    sweep,
+    width_for,
+    zero_fill,
+)
 
 __all__ = [
     "LARGEST",
@@ -213,25 +222,29 @@ def quantize_kernel(
     check_padding(rows, depth, padded, stride)
     groups = workgroups or groups_for(rows)
 
+    def one(e: Emitter, buffers: dict[str, Buffer], shared: Shared, row: Value) -> None:
+        del shared
+
+        def load(column: Value, width: int) -> Value:
+            x = e.load_vector(buffers["X"], [row, column], width)
+            return smoothed(e, buffers, x, column, width)
+
+        quantize_row(
+            e,
+            load,
+            depth,
+            lanes=lanes,
+            row=row,
+            codes=buffers["Q"],
+            scales=buffers["S"],
+            form=form,
+            scheme=scheme,
+            static=buffers.get("static"),
+        )
+
     def body(e: Emitter, buffers: dict[str, Buffer], group: Value) -> None:
         with rows_of(e, group, rows, groups) as row:
-
-            def load(column: Value, width: int) -> Value:
-                x = e.load_vector(buffers["X"], [row, column], width)
-                return smoothed(e, buffers, x, column, width)
-
-            quantize_row(
-                e,
-                load,
-                depth,
-                lanes=lanes,
-                row=row,
-                codes=buffers["Q"],
-                scales=buffers["S"],
-                form=form,
-                scheme=scheme,
-                static=buffers.get("static"),
-            )
+            one(e, buffers, Shared(e), row)
 
     inputs = [Operand("X", (rows, depth), "f32")]
     inputs += [Operand("smoothing", (depth,), "f32")] if smoothing else []
@@ -240,4 +253,5 @@ def quantize_kernel(
     outputs = (Operand("Q", (padded, stride), "i8"), Operand("S", (padded, 2), "f32"))
     how = f"{scheme}_smoothed" if smoothing else scheme
     name = f"quantize_{how}_{form}_{rows}x{depth}_to_{padded}x{stride}_by{lanes}_in{groups}"
-    return Kernel(name, tuple(inputs), outputs, groups, body)
+    by_rows = each_row(rows, ["X", "Q", "S"], one)
+    return Kernel(name, tuple(inputs), outputs, groups, body, by_rows)

@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from .emitter import Buffer, Emitter, Value, element_of, vector
+from .executable import ByRows, Shared
 
 __all__ = [
+    "Row",
     "Step",
     "across",
     "check_padding",
+    "each_row",
     "groups_for",
     "rows_of",
     "sweep",
@@ -26,6 +29,9 @@ __all__ = [
 Step = Callable[[Value, list[Value], int], Sequence[Value]]
 """Gets the vector's first column, the carried values, and how many of the vector's first lanes
 an earlier vector covered; returns the next carried values."""
+
+Row = Callable[[Emitter, dict[str, Buffer], Shared, Value], None]
+"""Does all of one row."""
 
 _UNROLL = 4
 _LEAST_ROWS = 16
@@ -53,6 +59,23 @@ def rows_of(e: Emitter, group: Value, rows: int, workgroups: int) -> Iterator[Va
         end = e.least(end, rows)
     with e.loop(first, end) as loop:
         yield loop.index
+
+
+def each_row(
+    rows: int,
+    operands: Sequence[str],
+    one: Row,
+    prepare: Callable[[Shared], object] = lambda shared: None,
+) -> ByRows:
+    """A kernel that does one row after the other, and touches that row alone of ``operands``."""
+
+    def body(
+        e: Emitter, buffers: dict[str, Buffer], shared: Shared, first: Value, count: int
+    ) -> None:
+        with e.loop(first, e.add(first, e.index(count))) as loop:
+            one(e, buffers, shared, loop.index)
+
+    return ByRows(rows=rows, multiple=1, operands=frozenset(operands), prepare=prepare, body=body)
 
 
 def sweep(

@@ -21,6 +21,7 @@ from ..parameters import ParameterTable
 
 if TYPE_CHECKING:
     from ..idle import Idle
+    from ..kernels.executable import Kernel
     from ..sparsity import BlockCounts
     from .planned import Planned
 
@@ -75,6 +76,9 @@ class PatternContext:
     notes: list[str] = field(default_factory=list)
     plans: list[Planned] = field(default_factory=list)
     """Kernels that stand in the module by number until `emit_kernels` writes them."""
+
+    emitted: dict[str, Kernel] = field(default_factory=dict)
+    """Every kernel that is called, by name."""
 
     kernels: Counter[str] = field(default_factory=Counter)
     """How many operations each kind of kernel serves."""

@@ -54,6 +54,7 @@ class KernelCalls:
         if found != [operand.tensor for operand in kernel.inputs]:
             raise ValueError(f"kernel {kernel.name} was given {', '.join(found)}")
         self._declare(kernel)
+        self._context.emitted[kernel.name] = kernel
         path = ir.Attribute.parse(f"@{kernel.name}::@{kernel.entry}")
         segments = ir.DenseI32ArrayAttr.get([0, len(arguments), 0, 0])
         created = ir.Operation.create(

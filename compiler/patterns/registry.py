@@ -18,6 +18,7 @@ from .cut_hidden import CutHidden
 from .decompose_attention import DecomposeAttention
 from .emit_kernels import EmitKernels
 from .fuse_qkv import FuseQKV
+from .fuse_rows import FuseRows
 from .gather_lines import GatherLines
 from .kernel_attention import KernelAttention
 from .kernel_layer_norm import KernelLayerNorm
@@ -78,6 +79,8 @@ PIPELINE: list[Pattern] = [
     QuantizeEmbeddings(),
     # When every kernel is planned, each can write the forms that its readers want.
     EmitKernels(),
+    # Calls are written, and who reads what is known.
+    FuseRows(),
     # Last at this stage: the patterns above read and write parameters by name.
     BindParameters(),
     # -- linalg: loops over tensors ------------------------------------------------------------

@@ -97,6 +97,77 @@ def test_norms_write_what_products_read(precision: str, tmp_path: Any) -> None:
     assert not any("convert_" in name for name in names)
 
 
+class Layer(torch.nn.Module):
+    """What follows attention in a layer: projection, residual, norm, block, residual, norm."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        torch.manual_seed(width)
+        self.out = torch.nn.Linear(width, width)
+        self.up, self.down = torch.nn.Linear(width, inner), torch.nn.Linear(inner, width)
+        self.first, self.second = torch.nn.LayerNorm(width), torch.nn.LayerNorm(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(self.out(x) + x)
+        return self.second(self.down(torch.nn.functional.gelu(self.up(y))) + y)
+
+
+@pytest.mark.parametrize("precision", [p for p in PRECISIONS if p != "f32"])
+@compiling(CASES)
+@given(
+    shapes=st.lists(
+        st.tuples(st.integers(1, 2), st.integers(33, 70), st.integers(16, 80)),
+        min_size=CASES,
+        max_size=CASES,
+    )
+)
+def test_what_follows_a_product_is_done_with_its_rows(
+    precision: str, shapes: list[tuple[int, int, int]], tmp_path_factory: Any
+) -> None:
+    """To the bit what single kernels give."""
+    layers = Five([Layer(width, 2 * width + 3) for *_, width in shapes]).eval()
+    folder = tmp_path_factory.mktemp("layer")
+    model, entry, inputs = imported(layers, [torch.randn(*shape) for shape in shapes])
+    fused, one = lower_and_run(model, inputs, folder, precision=precision)
+    drop = ("canao.fuse_rows",)
+    apart, many = lower_and_run(model, inputs, folder, precision=precision, drop_patterns=drop)
+    # Each projection with its norm; in int8 the other product with what quantises its result.
+    chains = (3 if precision == "int8" else 2) * CASES
+    assert one.patterns["canao.fuse_rows"] == chains
+    assert sum(name.startswith("run_rows_") for name, _ in one.calls) == chains
+    assert not any("norm_" in name for name, _ in one.calls if not name.startswith("run_rows_"))
+    assert not any(name.startswith("run_rows_") for name, _ in many.calls)
+    assert all((found == single).all() for found, single in zip(fused, apart, strict=True))
+    assert relative_error(fused, entry(*inputs)) < TOLERANCES[precision]
+
+
+class Turned(torch.nn.Module):
+    """A norm that reads the rows of a product in another order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out, self.norm = torch.nn.Linear(32, 32), torch.nn.LayerNorm(32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(torch.flip(self.out(x), (1,)))
+
+
+@pytest.mark.parametrize("precision", [p for p in PRECISIONS if p != "f32"])
+def test_a_dispatch_ends_where_other_rows_are_read(precision: str, tmp_path: Any) -> None:
+    model, entry, inputs = imported(Turned().eval(), [torch.randn(1, 64, 32)])
+    found, result = lower_and_run(model, inputs, tmp_path, precision=precision)
+    assert result.patterns["canao.fuse_rows"] == 1  # what narrows the input, and the product
+    assert sum("norm" in name for name, _ in result.calls) == 1
+    assert relative_error(found, entry(*inputs)) < TOLERANCES[precision]
+
+
+@pytest.mark.parametrize("rows", [16, 32])
+def test_few_rows_are_shared_by_columns(rows: int, tmp_path: Any) -> None:
+    model, _, inputs = imported(Layer(32, 48).eval(), [torch.randn(1, rows, 32)])
+    _, result = lower_and_run(model, inputs, tmp_path, precision=PRECISIONS[-1])
+    assert result.patterns["canao.fuse_rows"] == 0
+
+
 class Twice(torch.nn.Module):
     """A product whose result has two readers, and one that is the output itself."""
 
