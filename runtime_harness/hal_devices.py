@@ -17,6 +17,9 @@ from .tools import error_line
 
 __all__ = ["create_hal_device", "forget", "iree_errors"]
 
+# On CPUs what a call needs beside its outputs is kept for the next: new memory comes zeroed, which
+# takes longer than a small layer.
+_ALLOCATORS = ["caching"]
 _lock = Lock()
 _drivers: dict[str, Any] = {}
 _shared_devices: dict[str, Any] = {}
@@ -33,7 +36,7 @@ def create_hal_device(uri: str, *, threads: int = 1) -> Any:
         if uri == "local-task":
             return _create_pool(threads)
         if uri == "local-sync":
-            return _driver(uri).create_device_by_uri(uri)
+            return _driver(uri).create_device_by_uri(uri, allocators=_ALLOCATORS)
         if _parent_used_gpu:
             raise DeviceError(
                 f"{uri} was in use before this process forked, and drivers do not outlive that: "
@@ -61,7 +64,8 @@ def _create_pool(threads: int) -> Any:
     iree.parse_flags(f"--task_topology_group_count={threads}")
     iree.clear_hal_driver_cache()
     try:
-        return iree.get_cached_hal_driver("local-task").create_default_device()
+        driver = iree.get_cached_hal_driver("local-task")
+        return driver.create_device_by_uri("local-task", allocators=_ALLOCATORS)
     finally:
         iree.clear_hal_driver_cache()
         iree.parse_flags("--task_topology_group_count=0")

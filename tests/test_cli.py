@@ -62,9 +62,13 @@ def test_patterns_prints_the_pipeline() -> None:
     assert [p["name"] for p in listed] == [
         "canao.strip_checks",
         "canao.strip_copies",
+        "canao.linear_of_addmm",
+        "canao.cut_hidden",
+        "canao.gather_lines",
         "canao.fuse_qkv",
         "canao.split_heads",
         "canao.decompose_attention",
+        "canao.sparse_linear",
         "canao.quantize_linear",
         "canao.narrow_linear",
         "canao.quantize_embeddings",
