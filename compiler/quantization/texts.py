@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -79,10 +80,11 @@ def _from_file(path: Path) -> tuple[Text, ...]:
         content = path.read_bytes()
         if path.suffix == ".gz":
             content = gzip.decompress(content)
-        lines = content.decode("utf-8-sig").splitlines()
+        # Only LF ends a line: JSON holds other separators of Unicode, which splitlines() takes.
+        lines = [line.rstrip("\r") for line in content.decode("utf-8-sig").split("\n")]
     except UnicodeDecodeError as error:
         raise InputError(f"The calibration file {path} is not text in UTF-8.") from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"The calibration file {path} cannot be read: {error}.") from error
     rows = path.name.removesuffix(".gz").endswith(".jsonl")
     texts = []
@@ -98,7 +100,7 @@ def _from_file(path: Path) -> tuple[Text, ...]:
 def _from_json(line: str, where: str) -> Text:
     try:
         row: Any = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not JSON: {error}.") from error
     text = row.get("text") if isinstance(row, dict) else None
     pair = row.get("text_pair") if isinstance(row, dict) else None

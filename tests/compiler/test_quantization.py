@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import json
@@ -283,6 +284,26 @@ def test_wrong_files_are_refused(name: str, content: bytes, words: str, tmp_path
         read_texts(tmp_path / name)
     with pytest.raises(InputError, match="directory"):
         read_texts(tmp_path)
+
+
+@given(content=st.binary(max_size=60), spoiled=st.integers(10, 30), packed=st.booleans())
+def test_any_bytes_are_texts_or_one_sentence(
+    content: bytes, spoiled: int, packed: bool, tmp_path_factory: Any
+) -> None:
+    path = tmp_path_factory.getbasetemp() / ("any.jsonl.gz" if packed else "any.jsonl")
+    if packed:
+        whole = bytearray(gzip.compress(content, mtime=0))
+        whole[min(spoiled, len(whole) - 1)] ^= 0x55
+        content = bytes(whole)
+    path.write_bytes(content)
+    with contextlib.suppress(InputError):
+        assert read_texts(path)
+
+
+def test_a_separator_of_unicode_ends_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "One\u2028text."}, ensure_ascii=False) + "\r\n")
+    assert read_texts(path) == (("One\u2028text.", None),)
 
 
 def test_text_needs_a_tokenizer() -> None:
