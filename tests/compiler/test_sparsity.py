@@ -90,7 +90,9 @@ def test_a_pruned_model_is_the_same(
     sparse = [d for d in result.derivations if d.kind == "pack_sparse"]
     assert len(sparse) == sum("kept and multiplied" in note for note in result.notes)
     if density in (0.0, 1.0) and depth >= 128 and depth % 8 == 0:
-        assert bool(sparse) == (density == 0.0)
+        # Without any weight the hidden values are constant, and most are cut from both products.
+        cut = [d for d in result.derivations if d.kind == "cut"]
+        assert bool(sparse or cut) == (density == 0.0)
 
 
 def test_dense_models_say_nothing() -> None:
