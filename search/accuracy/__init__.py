@@ -1,0 +1,1 @@
+"""How good a sub-network is, without training each from the start."""

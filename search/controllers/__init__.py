@@ -1,0 +1,1 @@
+"""What proposes the next architecture: one ask/tell face, several ways."""

@@ -1,0 +1,1 @@
+"""Latency of an architecture, learned from measurements."""

@@ -1,0 +1,1 @@
+"""The dispatches that the compiler would emit for an architecture, without running it."""

@@ -1,0 +1,1 @@
+"""Architectures: what the search may choose from."""

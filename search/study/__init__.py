@@ -1,0 +1,1 @@
+"""A search that can be killed and goes on: trials, workers, devices, finalists, report."""
