@@ -26,16 +26,18 @@ def shown(value: object) -> str:
     return line if len(line) <= 60 else line[:57] + "..."
 
 
-def table(value: object, field: str, known: Iterable[str]) -> Mapping[str, Any]:
-    """A table with string keys, none of which is outside ``known``."""
+def table(
+    value: object, field: str, known: Iterable[str], *, of: str = "a recipe"
+) -> Mapping[str, Any]:
+    """A table with string keys, none of which is outside ``known``: the fields ``of`` what."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise InputError(f"{field} must be a table of fields, not {shown(value)}.")
     names = tuple(known)
     for key in value:
         if key not in names:
-            where = "" if field == "The recipe" else f"{field}."
+            where = "" if field.startswith("The ") else f"{field}."
             raise InputError(
-                f"{where}{shown(key)[1:-1]} is no field of a recipe: there are {', '.join(names)}."
+                f"{where}{shown(key)[1:-1]} is no field of {of}: there are {', '.join(names)}."
             )
     return value
 
