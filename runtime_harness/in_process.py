@@ -9,6 +9,7 @@ from ..errors import BundleError, CanaoError, DeviceError
 from .buffers import InputBuffer, OutputBuffer
 from .hal_devices import forget, iree_errors
 from .mismatch import contradiction
+from .standing_back import standing_back
 from .tensors import WEIGHTS_FILE, WEIGHTS_SCOPE
 from .tools import error_line
 
@@ -122,7 +123,8 @@ class _InProcessProgram:
                     item.upload()
                 self._arguments = self._argument_list()
             results = iree.VmVariantList(len(self._outputs))
-            self._context.invoke(self._function, self._arguments, results)
+            with standing_back():
+                self._context.invoke(self._function, self._arguments, results)
             if len(results) != len(self._outputs):
                 raise BundleError(
                     f"{self._what} returns {len(results)} tensors, "
