@@ -18,7 +18,6 @@ from ..quantization.tables import LEAST_TABLE
 from .blocks import block_count, block_sums
 from .families import DECODERS
 from .matching import matrices, rule_for
-from .precisions import bundle_precision
 from .recipe import Recipe
 from .structure import structure_of
 
@@ -123,7 +122,7 @@ def _bytes(model: Any, recipe: Recipe) -> int:
     known = {id(weight) for weight in products.values()}
     tables = {id(m.weight): m for m in model.modules() if isinstance(m, nn.Embedding)}
     asked = recipe.embedding is not None and recipe.embedding.int8
-    narrow = asked or bundle_precision(recipe).startswith("int")
+    narrow = asked or (recipe.default_precision or "f32").startswith("int")
     total = 0.0
     for name, weight in products.items():
         rule = rule_for(recipe.precision, name, model)

@@ -24,7 +24,7 @@ from .cutting import keep
 from .families import family_of
 from .low_rank import LowRankEmbedding, word_table
 
-__all__ = ["choose_tokens", "cut_vocabulary"]
+__all__ = ["choose_tokens", "cut_vocabulary", "keep_tokens"]
 
 _BATCH = 1024
 _UNUSED = "[unused"
@@ -50,14 +50,20 @@ def cut_vocabulary(model: Any, tokenizer: Any, texts: Iterable[str], size: int) 
             f"The tokenizer has a token {kept[-1]}, but the model has rows for "
             f"{config.vocab_size}: it is another model's tokenizer."
         )
-    places = {old: new for new, old in enumerate(kept)}
     cut = copy.deepcopy(model)
-    rows = torch.tensor(kept)
-    parameters = dict(cut.named_parameters())
-    found = axes_of(cut, "vocabulary")
-    keep(cut, [(parameters[name], axis, rows) for name, axes in found.items() for axis in axes])
-    _note_tokens(cut, places)
+    places = keep_tokens(cut, kept)
     return cut, _renumbered(tokenizer, state, places)
+
+
+def keep_tokens(model: Any, kept: Sequence[int]) -> dict[int, int]:
+    """Cut a model's vocabulary to the tokens ``kept``, in place; returns their new ids."""
+    places = {old: new for new, old in enumerate(kept)}
+    rows = torch.tensor(kept)
+    parameters = dict(model.named_parameters())
+    found = axes_of(model, "vocabulary")
+    keep(model, [(parameters[name], axis, rows) for name, axes in found.items() for axis in axes])
+    _note_tokens(model, places)
+    return places
 
 
 def choose_tokens(

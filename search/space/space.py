@@ -265,7 +265,7 @@ class ArchitectureSpace:
         for name, wanted in self._fixed().items():
             if getattr(a, name) != wanted:
                 raise InputError(
-                    f"{name} is {shown(getattr(a, name))}, but in this space it is {shown(wanted)}."
+                    f"{name} is {shown(getattr(a, name))}; in this space it is {shown(wanted)}."
                 )
         found: dict[str, Scalar] = {
             "layers": len(a.layers),
