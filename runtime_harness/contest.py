@@ -17,6 +17,7 @@ from .fingerprint import fingerprint, fingerprint_facts
 from .interleave import measured_cores, take_turns
 from .measurement import Measurement
 from .modes import outliers
+from .pace import unusual_pace
 from .protocol import EMULATED, PROTOCOL, REAL
 from .reference import example_inputs, load_reference
 from .selection import choose_target, open_bundle
@@ -94,6 +95,7 @@ class _Circumstances:
     reference: Contestant | None
     environment: dict[str, Any]
     timed: Timed
+    notes: tuple[str, ...]
 
 
 def hold(
@@ -137,6 +139,11 @@ def hold(
         reference=beside,
         environment=environment,
         timed=timed,
+        notes=unusual_pace(
+            fingerprint(_facts(device, ready[0].raw)), beside, timed.series[-1], threads
+        )
+        if beside and not ready[0].raw.emulated
+        else (),
     )
     single = [
         entrant.dispatches(device, threads, timeout) if dispatches else () for entrant in entrants
@@ -185,6 +192,11 @@ def _reference(
     return Entrant.of(reference_bundle(), device, target=own, seq_len=None).contestant
 
 
+def _facts(device: Device, raw: RawTiming) -> dict[str, Any]:
+    here = bool(getattr(device, "here", False))
+    return fingerprint_facts(device.name, raw.details, emulated=raw.emulated, here=here)
+
+
 def _assess(
     entrant: Entrant,
     ready: _Ready,
@@ -201,6 +213,7 @@ def _assess(
     relative = ratio_of(series.rounds, beside.rounds) if beside else None
     disturbance = series.disturbance + beside.disturbance if beside else series.disturbance
     notes = [] if series.steady else ["the calls did not become steady while warming up"]
+    notes += shared.notes
     notes += dict.fromkeys(reading.hot for reading in timed.readings[1:] if reading.hot)
     verdict = judge(
         samples,
@@ -209,8 +222,7 @@ def _assess(
         reference=beside.samples_ms if beside else (),
         notes=notes,
     )
-    here = bool(getattr(shared.device, "here", False))
-    facts = fingerprint_facts(shared.device.name, raw.details, emulated=raw.emulated, here=here)
+    facts = _facts(shared.device, raw)
     manifest = entrant.bundle.manifest
     return Measurement(
         device=shared.device.name,
