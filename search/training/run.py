@@ -90,12 +90,16 @@ def train(
     vocabulary: torch.Tensor | None = None,
     quantized: FakeQuantized | None = None,
     sparsifier: Any = None,
+    student_of: Callable[[str, TrainingOptions], Student] | None = None,
+    judge: Callable[[], float] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> TrainingReport:
     """Train ``model`` in place, going on where a checkpoint in ``folder`` ends.
 
     ``teacher``: a model to distil from; ``vocabulary`` its ids of the model's tokens where they
-    differ. ``quantized``: layers to train in 8 bits; ``sparsifier``: blocks to remove. Raises
+    differ. ``quantized``: layers to train in 8 bits; ``sparsifier``: blocks to remove.
+    ``student_of(kind of loss, options)`` makes another module to train than a `Student` of
+    ``model``, and ``judge`` another value to choose by, higher is better. Raises
     `InputError` for data that cannot be trained on and `NumericsError`, with the step, where the
     loss is not finite: the last good checkpoint stays.
     """
@@ -105,7 +109,11 @@ def train(
     bf16 = bf16_in_hardware() if options.bf16 is None else options.bf16
     models = [model] if teacher is None else [model, teacher]
     with training_mode(models, options, bf16):
-        student = Student(model, loss_kind(data.task), options, teacher)
+        kind = loss_kind(data.task)
+        if student_of is None:
+            student = Student(model, kind, options, teacher)
+        else:
+            student = student_of(kind, options)
         reader = _reader(teacher, student, vocabulary)
         world = processes()
         arguments = training_arguments(options, folder, len(features), world)
@@ -118,7 +126,7 @@ def train(
             student,
             reader,
             options,
-            lambda: _judge(model, data, length, options.batch_size, arguments.bf16),
+            judge or (lambda: _judge(model, data, length, options.batch_size, arguments.bf16)),
             _settled(options, quantized, sparsifier),
             args=arguments,
             train_dataset=features,

@@ -15,7 +15,7 @@ from ...compiler.compression.structured import prune_structured
 from ...compiler.compression.vocabulary import cut_vocabulary
 from ..data import Row
 
-__all__ = ["shrink"]
+__all__ = ["former_ids", "shrink", "texts_of"]
 
 
 def shrink(
@@ -29,11 +29,8 @@ def shrink(
     own, ids = tokenizer, None
     embedding = recipe.embedding
     if embedding is not None and embedding.vocabulary is not None:
-        smaller, own = cut_vocabulary(smaller, tokenizer, _texts(rows), embedding.vocabulary)
-        old, new = tokenizer.get_vocab(), own.get_vocab()
-        ids = torch.zeros(smaller.config.vocab_size, dtype=torch.long)
-        for token, number in new.items():
-            ids[number] = old[token]
+        smaller, own = cut_vocabulary(smaller, tokenizer, texts_of(rows), embedding.vocabulary)
+        ids = former_ids(tokenizer, own, embedding.vocabulary)
     if embedding is not None and embedding.rank is not None:
         factorise_embedding(smaller, embedding.rank)
     if recipe.sparsity:
@@ -41,7 +38,17 @@ def shrink(
     return smaller, own, ids
 
 
-def _texts(rows: Sequence[Row]) -> Iterator[str]:
+def former_ids(tokenizer: Any, own: Any, size: int) -> torch.Tensor:
+    """[size], int64: the number in ``tokenizer`` of each of the tokens that ``own`` kept."""
+    old = tokenizer.get_vocab()
+    ids = torch.zeros(size, dtype=torch.long)
+    for token, number in own.get_vocab().items():
+        ids[number] = old[token]
+    return ids
+
+
+def texts_of(rows: Sequence[Row]) -> Iterator[str]:
+    """All texts of the rows: the corpus that a vocabulary is chosen by."""
     for row in rows:
         for name in ("text", "text_pair", "context", "question"):
             if row.get(name):

@@ -15,7 +15,7 @@ from .capture import Capture
 from .losses import hidden_loss, logits_loss, relation_heads, relation_loss, task_loss
 from .options import TrainingOptions
 
-__all__ = ["Student", "Teacher", "matched_layers"]
+__all__ = ["LABELS", "Student", "Targets", "Teacher", "logits_of", "matched_layers"]
 
 LABELS = ("labels", "start_positions", "end_positions")
 
@@ -66,7 +66,7 @@ class Teacher:
         outputs = self._model(**given)
         hidden, projections = self._capture.take()
         return Targets(
-            logits=_logits(outputs),
+            logits=logits_of(outputs),
             hidden={place: hidden[theirs] for place, theirs in self._pairs.items()},
             projections={place: projections[self._pairs[place]] for place in self._relations},
         )
@@ -107,7 +107,7 @@ class Student(nn.Module):
         """Scalars in float32: ``loss``, and the terms that make it up."""
         options = self._options
         inputs = {name: value for name, value in batch.items() if name not in LABELS}
-        outputs = _logits(self.model(**inputs))
+        outputs = logits_of(self.model(**inputs))
         hidden, projections = self._capture.take()
         terms: dict[str, torch.Tensor] = {}
         if options.task_weight or targets is None:
@@ -178,7 +178,8 @@ def _untie(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any)
                 del state[name]
 
 
-def _logits(outputs: Any) -> dict[str, torch.Tensor]:
+def logits_of(outputs: Any) -> dict[str, torch.Tensor]:
+    """What a model answers, by name."""
     names = ("logits", "start_logits", "end_logits")
     return {name: outputs[name] for name in names if name in outputs}
 
