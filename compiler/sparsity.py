@@ -18,14 +18,22 @@ from .parameters import ParameterTable
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BlockCount", "BlockCounts", "blocks_stored", "by_parameter", "count_blocks"]
+__all__ = [
+    "LEAST_ZEROS",
+    "BlockCount",
+    "BlockCounts",
+    "blocks_stored",
+    "by_parameter",
+    "count_blocks",
+]
 
 BlockCount = tuple[str, int, int, int, int]
 """A parameter, group_in, panel, multiple, and the blocks that survive, filled up to multiples."""
 
 BlockCounts = Mapping[str, Mapping[Cut, int]]
 
-_LEAST_ZEROS = 0.1
+LEAST_ZEROS = 0.1
+"""The share of zeros from which on a matrix is worth counting."""
 
 
 def count_blocks(tensors: Mapping[str, torch.Tensor]) -> tuple[BlockCount, ...]:
@@ -35,7 +43,7 @@ def count_blocks(tensors: Mapping[str, torch.Tensor]) -> tuple[BlockCount, ...]:
         if tensor.ndim != 2 or not tensor.is_floating_point() or 0 in tensor.shape:
             continue
         alive = (tensor != 0).numpy()
-        if 1 - alive.mean() < _LEAST_ZEROS:
+        if 1 - alive.mean() < LEAST_ZEROS:
             continue
         found += [(name, *cut, _count(alive, cut)) for cut in sorted(cuts())]
     return tuple(found)

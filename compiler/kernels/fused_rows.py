@@ -146,5 +146,7 @@ def _brief(name: str) -> str:
     words = name.split("_")
     if "norm" in words[:3]:
         return "norm"
-    shape = next((word for word in words if word.count("x") == 2), "")
-    return f"product_{shape}" if words[0] == "product" else words[0]
+    if words[0] != "product":
+        return words[0]
+    shape = next(place for place, word in enumerate(words) if word.count("x") == 2)
+    return "_".join(words[: shape + 1])

@@ -22,6 +22,7 @@ nothing is gathered. What is kept is filled up to whole tiles.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +35,7 @@ from .kernel_calls import rows_and_width
 from .kernel_sparse import sparse_cost
 from .torch_ops import TorchBuilder, parameter_name, tensor_shape, tensor_type
 
-__all__ = ["CutHidden"]
+__all__ = ["CutHidden", "better_sparse"]
 
 _ELEMENTWISE = (
     "torch.aten.gelu",
@@ -80,6 +81,11 @@ class _Between:
     others: list[Any]
     readers: list[Any]
 
+    @property
+    def layers(self) -> list[Any]:
+        """All layers."""
+        return [*self.makers, *self.readers]
+
 
 def _between(reader: Any) -> _Between | None:
     """What stands before ``reader``, where it reads hidden values that nothing else reads."""
@@ -121,7 +127,8 @@ def _cut(context: PatternContext, found: _Between) -> int:
         maker=_name(found.makers[0].operands[1]) if activation else "",
     )
     kept = meeting.kept
-    if kept == size or _better_sparse(context, found, kept / size):
+    products = [(_name(op.operands[1]), rows_and_width(op.operands[0])[0]) for op in found.layers]
+    if kept == size or better_sparse(context, products, kept / size):
         return 0
     for op in found.readers:
         _set(context, op, 2, _reader_bias(context, op, found.makers[0], meeting, activation))
@@ -138,12 +145,13 @@ def _cut(context: PatternContext, found: _Between) -> int:
     return size - kept
 
 
-def _better_sparse(context: PatternContext, found: _Between, part: float) -> bool:
-    """Whether leaving out blocks of zeros is faster than cutting to ``part`` of the neurons."""
+def better_sparse(
+    context: PatternContext, products: Iterable[tuple[str, int]], part: float
+) -> bool:
+    """Whether leaving out blocks of zeros is faster than cutting to ``part`` of the neurons, in
+    ``products``: weights and numbers of rows."""
     cut = sparse = 0.0
-    for op in (*found.makers, *found.readers):
-        rows, _ = rows_and_width(op.operands[0])
-        name = _name(op.operands[1])
+    for name, rows in products:
         work = math.prod(context.parameters[name].shape)
         cut += part * work
         sparse += sparse_cost(context, name, rows) * work

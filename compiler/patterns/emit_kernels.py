@@ -30,9 +30,9 @@ from ..kernels.isa import Isa, isa_for
 from ..kernels.quantize import quantize_kernel
 from .base import Pattern, PatternContext, Stage, operations
 from .kernel_calls import KernelCalls, rows_and_width
-from .planned import Planned, plan_of
+from .planned import Planned, plan_of, written_forms
 
-__all__ = ["EmitKernels"]
+__all__ = ["EmitKernels", "conversion"]
 
 Forms = dict[Form, Sequence[Any]]
 
@@ -75,9 +75,8 @@ def _emit(
         ]
         wanted, others = _readers(result, context)
         flat = plain(*rows_and_width(result))
-        if flat not in wanted and (others or not wanted):
-            wanted.append(flat)
-        written: Forms = dict(planned.emit(calls, operands, planned.offers(wanted)))
+        forms = written_forms(planned, wanted, flat, others=others)
+        written: Forms = dict(planned.emit(calls, operands, forms))
         known.append((result, written))
         if others:
             restored = calls.restored(written[flat][0], result.type)
@@ -127,12 +126,12 @@ def _in_form(
         if flat not in forms:
             forms[flat] = [calls.matrix(value)]
         if form != flat:
-            kernel = _conversion(form, isa_for(context.target.features))
+            kernel = conversion(form, isa_for(context.target.features))
             forms[form] = calls.call(kernel, [*forms[flat], *calls.smoothing(form)])
     return forms[form]
 
 
-def _conversion(form: Form, isa: Isa) -> Kernel:
+def conversion(form: Form, isa: Isa) -> Kernel:
     """The kernel that makes ``form`` of a plain f32 matrix."""
     if form.kind == "bf16":
         return convert_kernel(

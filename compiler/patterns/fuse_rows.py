@@ -20,17 +20,20 @@ what lies between takes memory that is warm no more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Generic, TypeVar
 
 from iree.compiler import ir
 
-from ..kernels.executable import Kernel
+from ..kernels.executable import ByRows, Kernel
 from ..kernels.fused_rows import MOST_WEIGHT_BYTES, Step, block_rows, fused_rows
 from .base import Pattern, PatternContext, Stage, operations
 from .kernel_calls import KernelCalls
 
-__all__ = ["FuseRows"]
+__all__ = ["Calls", "FuseRows", "row_chains", "row_kernel"]
+
+T = TypeVar("T")
 
 
 class FuseRows(Pattern):
@@ -43,7 +46,7 @@ class FuseRows(Pattern):
 
     def run(self, module: ir.Module, context: PatternContext) -> int:
         """Fuse as many as fit; returns how many dispatches came of that."""
-        chains = _chains(operations(module, "flow.dispatch"), context)
+        chains = row_chains(operations(module, "flow.dispatch"), _Dispatches(context))
         for chain in chains:
             _fuse(module, context, chain)
         if chains:
@@ -51,50 +54,92 @@ class FuseRows(Pattern):
         return len(chains)
 
 
-def _chains(dispatches: Sequence[Any], context: PatternContext) -> list[list[Any]]:
-    """Dispatches to fuse: each chain two or more, in program order."""
-    chains: list[list[Any]] = []
-    for op in dispatches:
-        if chains and _joins(chains[-1], op, context):
-            chains[-1].append(op)
-        elif _may_fuse(op, context):
-            chains.append([op])
+class Calls(ABC, Generic[T]):
+    """Calls of kernels in program order, as far as fusing must know them."""
+
+    @abstractmethod
+    def kernel(self, call: T) -> Kernel | None:
+        """What is called; None for a dispatch that is no kernel of canao's."""
+
+    @abstractmethod
+    def links(self, chain: Sequence[T], call: T) -> Collection[str]:
+        """The operands of ``call``'s kernel that the calls of ``chain`` write."""
+
+    @abstractmethod
+    def is_free(self, chain: Sequence[T], call: T) -> bool:
+        """Whether all that reads what ``chain`` writes is in it, is ``call``, or comes later."""
+
+
+def row_chains(found: Iterable[T], calls: Calls[T]) -> list[list[T]]:
+    """Calls to fuse: each chain two or more, in program order."""
+    chains: list[list[T]] = []
+    for call in found:
+        if chains and _joins(chains[-1], call, calls):
+            chains[-1].append(call)
+        elif _by_rows(calls.kernel(call)) is not None:
+            chains.append([call])
     return [chain for chain in chains if len(chain) > 1]
 
 
-def _may_fuse(op: Any, context: PatternContext) -> bool:
-    kernel = _kernel_of(op, context)
+def row_kernel(steps: Sequence[Step]) -> Kernel:
+    """The kernel of a chain."""
+    multiple = max(step.by_rows.multiple for step in steps)
+    return fused_rows(steps, rows_at_once=block_rows(steps[0].by_rows.rows, multiple))
+
+
+def _by_rows(kernel: Kernel | None) -> ByRows | None:
+    """How a kernel does a block of rows, where it is worth fusing."""
     if kernel is None or kernel.by_rows is None:
-        return False
+        return None
     by_rows = kernel.by_rows
     few = by_rows.rows <= block_rows(by_rows.rows, by_rows.multiple)
-    return not few and by_rows.weight_bytes <= MOST_WEIGHT_BYTES
+    return by_rows if not few and by_rows.weight_bytes <= MOST_WEIGHT_BYTES else None
 
 
-def _joins(chain: Sequence[Any], op: Any, context: PatternContext) -> bool:
-    """Whether ``op`` can go on with the rows of a chain."""
-    if not _may_fuse(op, context) or op.operation.block != chain[0].operation.block:
+def _joins(chain: Sequence[T], call: T, calls: Calls[T]) -> bool:
+    """Whether ``call`` can go on with the rows of a chain."""
+    last = _by_rows(calls.kernel(call))
+    if last is None:
         return False
-    kernels = [_known(member, context) for member in (*chain, op)]
-    parts = [kernel.by_rows for kernel in kernels if kernel.by_rows is not None]
+    parts = [part for member in chain if (part := _by_rows(calls.kernel(member))) is not None]
+    parts.append(last)
     if len({part.rows for part in parts}) > 1:
         return False
     if sum(part.weight_bytes > 0 for part in parts) > 1:
         return False
-    written = [result for member in chain for result in member.results]
-    links = [
-        operand.name
-        for value, operand in zip(op.operands, kernels[-1].inputs, strict=True)
-        if value in written
-    ]
-    if not links or not set(links) <= parts[-1].operands:
-        return False
-    members = [*chain, op]
-    return all(
-        use.owner.operation in members or op.is_before_in_block(use.owner.operation)
-        for value in written
-        for use in value.uses
-    )
+    links = calls.links(chain, call)
+    return bool(links) and set(links) <= last.operands and calls.is_free(chain, call)
+
+
+class _Dispatches(Calls[Any]):
+    """Those of a module."""
+
+    def __init__(self, context: PatternContext) -> None:
+        self._context = context
+
+    def kernel(self, call: Any) -> Kernel | None:
+        return self._context.emitted.get(_entry_of(call))
+
+    def links(self, chain: Sequence[Any], call: Any) -> Collection[str]:
+        written = [result for member in chain for result in member.results]
+        return [
+            operand.name
+            for value, operand in zip(
+                call.operands, _known(call, self._context).inputs, strict=True
+            )
+            if value in written
+        ]
+
+    def is_free(self, chain: Sequence[Any], call: Any) -> bool:
+        if call.operation.block != chain[0].operation.block:
+            return False
+        members = [*chain, call]
+        return all(
+            use.owner.operation in members or call.is_before_in_block(use.owner.operation)
+            for member in chain
+            for value in member.results
+            for use in value.uses
+        )
 
 
 def _fuse(module: ir.Module, context: PatternContext, chain: Sequence[Any]) -> None:
@@ -116,8 +161,7 @@ def _fuse(module: ir.Module, context: PatternContext, chain: Sequence[Any]) -> N
     ]
     written = [result for op in chain for result in op.results]
     read = list(dict.fromkeys(n for step in steps for n in step.inputs))
-    multiple = max(step.by_rows.multiple for step in steps)
-    kernel = fused_rows(steps, rows_at_once=block_rows(steps[0].by_rows.rows, multiple))
+    kernel = row_kernel(steps)
     with ir.InsertionPoint(chain[-1]):
         calls = KernelCalls(module, context, ir.Location.fused([op.location for op in chain]))
         results = calls.call(kernel, [values[n] for n in read if values[n] not in written])
@@ -133,10 +177,6 @@ def _drop_unused(module: ir.Module) -> None:
     for op in operations(module, "hal.executable.source"):
         if ir.StringAttr(op.attributes["sym_name"]).value not in called:
             op.erase()
-
-
-def _kernel_of(op: Any, context: PatternContext) -> Kernel | None:
-    return context.emitted.get(_entry_of(op))
 
 
 def _known(op: Any, context: PatternContext) -> Kernel:

@@ -38,7 +38,7 @@ from .linalg_text import MAPS, splice, tensor
 from .product_weights import precision_of
 from .torch_ops import TorchBuilder, parameter_name, tensor_shape, tensor_type
 
-__all__ = ["GatherLines"]
+__all__ = ["GatherLines", "expanded", "gathered"]
 
 _LEAST_GAIN = 1.1
 
@@ -69,29 +69,49 @@ class GatherLines(Pattern):
         return applied
 
 
+def gathered(context: PatternContext, readers: tuple[str, ...], rows: int) -> Meeting | None:
+    """The inputs of ``readers``, which read the same rows, where it is faster to pick those that
+    have weights; else None."""
+    size = context.parameters[readers[0]].shape[1]
+    meeting = Meeting(context=context, size=size, readers=readers)
+    if meeting.kept == size:
+        return None
+    outputs = sum(context.parameters[name].shape[0] for name in readers)
+    cost = gathered_cost(_dense(context, readers[0], rows), size, outputs, meeting.kept / size)
+    return meeting if _pays(context, readers, rows, cost) else None
+
+
+def expanded(context: PatternContext, name: str, rows: int) -> Meeting | None:
+    """The outputs of a layer without activation, where it is faster to compute those that have
+    weights and put them in their places; else None."""
+    size, depth = context.parameters[name].shape
+    meeting = Meeting(context=context, size=size, maker=name)
+    if meeting.kept == size:
+        return None
+    cost = expanded_cost(_dense(context, name, rows), depth, size, meeting.kept / size)
+    return meeting if _pays(context, (name,), rows, cost) else None
+
+
 def _gather(module: ir.Module, context: PatternContext, source: Any, ops: list[Any]) -> int:
     rows, size = rows_and_width(source)
-    meeting = Meeting(context=context, size=size, readers=tuple(map(_name, ops)))
-    kept = meeting.kept
-    outputs = sum(context.parameters[name].shape[0] for name in meeting.readers)
-    part, first = kept / size, meeting.readers[0]
-    cost = gathered_cost(_dense(context, first, rows), size, outputs, part)
-    if kept == size or not _pays(context, meeting.readers, rows, cost):
+    meeting = gathered(context, tuple(map(_name, ops)), rows)
+    if meeting is None:
         return 0
+    kept = meeting.kept
     places = meeting.derive("kept_places", meeting.weights, kept, size=size)
     calls = KernelCalls(module, context, ops[0].location)
     (*lead, _), element = tensor_shape(source)
     with ir.InsertionPoint(ops[0]):
         arguments = [calls.matrix(source), calls.parameter(context.parameters[places])]
         result = splice(_picked(rows, size, kept), arguments, ops[0].location, ops[0])
-        gathered = calls.restored(result, tensor_type((*lead, kept), element))
+        narrow = calls.restored(result, tensor_type((*lead, kept), element))
     for op in ops:
         name = meeting.cut(_name(op), 1)
         with ir.InsertionPoint(op):
             op.operands[1] = TorchBuilder(op.location).parameter(
                 name, context.parameters[name].shape, element
             )
-        op.operands[0] = gathered
+        op.operands[0] = narrow
     context.notes.append(
         f"{', '.join(meeting.readers)}: {kept} of {size} inputs have weights and are picked."
     )
@@ -105,13 +125,11 @@ def _expand(module: ir.Module, context: PatternContext, op: Any) -> int:
     if user is not None and activation_of(user) is not None:
         return 0  # a kernel applies it to sums that it has at hand
     name = _name(op)
-    rows, depth = rows_and_width(source)
-    size = context.parameters[name].shape[0]
-    meeting = Meeting(context=context, size=size, maker=name)
-    kept = meeting.kept
-    cost = expanded_cost(_dense(context, name, rows), depth, size, kept / size)
-    if kept == size or not _pays(context, (name,), rows, cost):
+    rows, _ = rows_and_width(source)
+    meeting = expanded(context, name, rows)
+    if meeting is None:
         return 0
+    kept, size = meeting.kept, meeting.size
     ranks = meeting.derive("kept_ranks", meeting.weights, size, size=size)
     (*lead, _), element = tensor_shape(op.results[0])
     location = op.location

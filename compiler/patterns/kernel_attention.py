@@ -33,7 +33,7 @@ from .kernel_calls import KernelCalls, rows_and_width
 from .planned import Planned, plan_op
 from .torch_ops import TorchBuilder, constant_of, erase_unused, tensor_shape, tensor_type
 
-__all__ = ["KernelAttention"]
+__all__ = ["KernelAttention", "PlannedAttention", "attention_engine"]
 
 
 class KernelAttention(Pattern):
@@ -46,7 +46,7 @@ class KernelAttention(Pattern):
 
     def run(self, module: ir.Module, context: PatternContext) -> int:
         """Replace every scaled_dot_product_attention that an engine serves."""
-        engine = _engine(context)
+        engine = attention_engine(context)
         if engine is None:
             return 0
         biases: list[tuple[Any, Any]] = []
@@ -147,7 +147,7 @@ class PlannedAttention(Planned):
         return {form: calls.call(kernel, arguments)}
 
 
-def _engine(context: PatternContext) -> Engine | None:
+def attention_engine(context: PatternContext) -> Engine | None:
     """bf16 for the narrow precisions where the core has it, else f32."""
     wanted = ("f32",) if context.precision == "f32" else ("bf16", "f32")
     for precision in wanted:

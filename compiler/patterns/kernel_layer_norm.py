@@ -27,7 +27,7 @@ from .kernel_calls import KernelCalls, rows_and_width
 from .planned import Planned, plan_op
 from .torch_ops import constant_of, integers_of, tensor_shape
 
-__all__ = ["KernelLayerNorm"]
+__all__ = ["KernelLayerNorm", "PlannedLayerNorm"]
 
 
 class KernelLayerNorm(Pattern):

@@ -35,7 +35,7 @@ from .product_weights import engine_for_weight, narrow_weight, product_weights, 
 from .stored_weight import StoredWeight
 from .torch_ops import constant_of, parameter_name, tensor_shape
 
-__all__ = ["KernelLinear"]
+__all__ = ["KernelLinear", "planned_product", "product_engine"]
 
 # Below this a product is a handful of dot products: nothing to tile.
 _LEAST = 16
@@ -66,28 +66,18 @@ class KernelLinear(Pattern):
     def _replace(self, context: PatternContext, op: Any, engine: Engine) -> None:
         tail = _tail(op) if context.fusion == "auto" else _Tail([op], "none", None)
         source, weight, bias = op.operands
-        rows, depth = rows_and_width(source)
-        outputs = tensor_shape(weight)[0][0]
+        rows, _ = rows_and_width(source)
         biased = str(bias.type) != "!torch.none"
         name = parameter_name(weight)
         assert name is not None  # _engine_of serves parameters only
-        shape = ProductShape(rows, depth, outputs)
-        sparse: StoredWeight | SparseWeight | None = narrow_weight(context, engine, name, shape)
-        sparse = sparse or sparse_weight(context, engine, name, shape)
-        weights, smoothing = (
-            ((), sparse.smoothing) if sparse else product_weights(context, engine, name)
-        )
-        planned = PlannedProduct(
-            engine=engine,
-            isa=isa_for(context.target.features),
-            shape=shape,
+        planned = planned_product(
+            context,
+            engine,
+            name,
+            rows,
             activation=tail.activation,
             biased=biased,
             added=tail.residual is not None,
-            weights=weights,
-            smoothing=smoothing,
-            static=static_form(context, engine, name),
-            sparse=sparse,
         )
         operands = [source]
         operands += [bias] if biased else []
@@ -167,6 +157,50 @@ class PlannedProduct(Planned):
         return {form: calls.call(kernel, arguments)[: len(form.operands)]}
 
 
+def product_engine(context: PatternContext, name: str, rows: int) -> Engine | str:
+    """The engine for ``rows`` of activations and the weight ``name`` [outputs, depth]; the reason
+    where linalg takes it."""
+    outputs, depth = context.parameters[name].shape
+    if min(outputs, depth) < _LEAST:
+        return f"because {depth} x {outputs} is too small to tile"
+    engine = engine_for_weight(context, name, outputs, rows)
+    if engine == "linalg":
+        return "because that was measured to be faster"
+    return engine or f"because no kernel does {context.precision} on this CPU"
+
+
+def planned_product(
+    context: PatternContext,
+    engine: Engine,
+    name: str,
+    rows: int,
+    *,
+    activation: str,
+    biased: bool,
+    added: bool,
+) -> PlannedProduct:
+    """The kernel of a product by the weight ``name`` [outputs, depth], dense or by blocks."""
+    outputs, depth = context.parameters[name].shape
+    shape = ProductShape(rows, depth, outputs)
+    sparse: StoredWeight | SparseWeight | None = narrow_weight(context, engine, name, shape)
+    sparse = sparse or sparse_weight(context, engine, name, shape)
+    weights, smoothing = (
+        ((), sparse.smoothing) if sparse else product_weights(context, engine, name)
+    )
+    return PlannedProduct(
+        engine=engine,
+        isa=isa_for(context.target.features),
+        shape=shape,
+        activation=activation,
+        biased=biased,
+        added=added,
+        weights=weights,
+        smoothing=smoothing,
+        static=static_form(context, engine, name),
+        sparse=sparse,
+    )
+
+
 @dataclass(frozen=True)
 class _Tail:
     """The linear layer and what its kernel absorbs, in order."""
@@ -185,14 +219,8 @@ def _engine_of(op: Any, context: PatternContext) -> Engine | str:
     vectors = [] if str(bias.type) == "!torch.none" else [bias]
     if any(tensor_shape(value)[1] != "f32" for value in (source, weight, *vectors)):
         return "because it is not of f32"
-    outputs, depth = tensor_shape(weight)[0]
-    if min(outputs, depth) < _LEAST:
-        return f"because {depth} x {outputs} is too small to tile"
     rows, _ = rows_and_width(source)
-    engine = engine_for_weight(context, name, outputs, rows)
-    if engine == "linalg":
-        return "because that was measured to be faster"
-    return engine or f"because no kernel does {context.precision} on this CPU"
+    return product_engine(context, name, rows)
 
 
 def _tail(op: Any) -> _Tail:

@@ -19,7 +19,7 @@ from ..kernels.forms import Form
 from .base import PatternContext
 from .kernel_calls import KernelCalls
 
-__all__ = ["KERNEL_OP", "Planned", "plan_of", "plan_op"]
+__all__ = ["KERNEL_OP", "Planned", "plan_of", "plan_op", "written_forms"]
 
 KERNEL_OP = "torch.canao.kernel"
 
@@ -47,6 +47,15 @@ class Planned(ABC):
 
         ``operands``: the builtin tensors of each operand's form, or the torch tensor itself.
         """
+
+
+def written_forms(
+    planned: Planned, wanted: Sequence[Form], flat: Form, *, others: bool
+) -> Sequence[Form]:
+    """What a kernel is to write, given the forms that planned readers want of its result;
+    ``others``: whether anything else reads it, as the ``flat`` f32 matrix."""
+    plainly = others or not wanted
+    return planned.offers([*wanted, flat] if plainly and flat not in wanted else wanted)
 
 
 def plan_op(
