@@ -8,7 +8,15 @@ import sys
 
 import typer
 
-from .commands import building, compressing, evaluating, listing, running, timings
+from .commands import (
+    building,
+    compressing,
+    evaluating,
+    listing,
+    predicting,
+    running,
+    timings,
+)
 from .errors import CanaoError
 
 __all__ = ["app", "main"]
@@ -37,6 +45,7 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(timings.app)
+app.add_typer(predicting.app)
 
 
 def main() -> None:

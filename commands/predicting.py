@@ -1,0 +1,214 @@
+"""Latencies of architectures that nobody measured: the predictor is trained, tried and shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .. import console
+from ..errors import InputError
+from .options import Json
+
+if TYPE_CHECKING:
+    from ..search.predictor.assessment import Assessment
+    from ..search.predictor.records import Record
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="predict", help="The latency predictor of the search.", no_args_is_help=True
+)
+
+_Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="FILE",
+        help="A timing store, or recorded .jsonl[.gz]; what ships with canao if left.",
+    ),
+]
+_Seed = Annotated[int, typer.Option("--seed", help="Draws which measurements test, and trees.")]
+_Device = Annotated[
+    str | None, typer.Option("--device", help="A device's name or fingerprint in the data.")
+]
+_Target = Annotated[str | None, typer.Option("--target", help="A target in the data.")]
+_Threads = Annotated[int, typer.Option("--threads", help="Of the measurements.")]
+_Emulated = Annotated[
+    bool, typer.Option("--emulated", help="The emulated measurements, not the real ones.")
+]
+_Protocol = Annotated[
+    int | None, typer.Option("--protocol", help="The protocol's version; canao's own if left.")
+]
+_From = Annotated[
+    str | None,
+    typer.Option("--adapt", metavar="PREDICTOR", help="Adapt one of another device or setting."),
+]
+_Samples = Annotated[
+    int, typer.Option("--samples", help="Measurements to adapt by; the others test.")
+]
+
+
+@app.command()
+def train(
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="FILE", help="The predictor, as JSON.")
+    ],
+    store: _Store = None,
+    seed: _Seed = 0,
+    device: _Device = None,
+    target: _Target = None,
+    threads: _Threads = 1,
+    emulated: _Emulated = False,
+    protocol: _Protocol = None,
+    adapt: _From = None,
+    samples: _Samples = 20,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="What is written learns from the test's measurements too."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train a predictor, write it, and tell how good it is on measurements left out."""
+    from ..search.predictor.predictor import LatencyPredictor
+
+    records = _records(store, device, target, threads, emulated, protocol)
+    found = _assessed(records, seed, adapt, samples, compare=False)
+    predictor = found.predictor
+    if everything:
+        setting = records[0].setting
+        marks: dict[str, Any] = {"emulated": setting.emulated, "protocol": setting.protocol}
+        predictor = (
+            LatencyPredictor.load(adapt).adapt(records, **marks)
+            if adapt is not None
+            else LatencyPredictor.fit(records, **marks, seed=seed)
+        )
+    predictor.save(output)
+    told = {**found.to_json(), "path": output, "learned_from": len(predictor.trained_on)}
+    _tell(found, told, json, f"{output}: learned from {len(predictor.trained_on)} architectures")
+
+
+@app.command()
+def eval(
+    store: _Store = None,
+    seed: _Seed = 0,
+    device: _Device = None,
+    target: _Target = None,
+    threads: _Threads = 1,
+    emulated: _Emulated = False,
+    protocol: _Protocol = None,
+    predictor: Annotated[
+        str | None,
+        typer.Option(
+            "--predictor",
+            metavar="FILE",
+            help="Try this one on what it has not learned from, instead of training one.",
+        ),
+    ] = None,
+    adapt: _From = None,
+    samples: _Samples = 20,
+    json: Json = False,
+) -> None:
+    """Train a predictor on some measurements, try it on the others, beside simpler ones."""
+    records = _records(store, device, target, threads, emulated, protocol)
+    found = _assessed(records, seed, adapt, samples, compare=True, predictor=predictor)
+    _tell(found, found.to_json(), json)
+
+
+@app.command()
+def show(
+    predictor: Annotated[
+        str | None,
+        typer.Argument(metavar="[PREDICTOR]", help="What 'train' wrote; trained now if left."),
+    ] = None,
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="FILE.html", help="Where the page goes.")
+    ] = "predictor.html",
+    store: _Store = None,
+    seed: _Seed = 0,
+    device: _Device = None,
+    target: _Target = None,
+    threads: _Threads = 1,
+    emulated: _Emulated = False,
+    protocol: _Protocol = None,
+    json: Json = False,
+) -> None:
+    """Print what a predictor is, and write its plots as one page."""
+    from ..search.predictor.page import cost_table, facts, write_page
+    from ..search.report import check_report_path
+
+    check_report_path(output)
+    records = _records(store, device, target, threads, emulated, protocol)
+    found = _assessed(records, seed, None, 0, compare=predictor is None, predictor=predictor)
+    write_page(found, output)
+    told = {**found.to_json(), "path": output, "facts": facts(found.predictor)}
+    if not json:
+        for text in told["facts"]:
+            console.say(text)
+        console.print_table(*cost_table(found.predictor))
+    _tell(found, told, json, output)
+
+
+def _records(
+    store: str | None,
+    device: str | None,
+    target: str | None,
+    threads: int,
+    emulated: bool,
+    protocol: int | None,
+) -> list[Record]:
+    from ..runtime_harness.protocol import PROTOCOL
+    from ..search.predictor.recordings import of_store, read_recording, select, shipped
+
+    chosen = PROTOCOL if protocol is None else protocol
+    if store is None:
+        found = shipped()
+    elif store.endswith((".jsonl", ".jsonl.gz")):
+        found = read_recording(store)
+    else:
+        found, left = of_store(store, device=device, emulated=emulated, protocol=chosen)
+        if left:
+            console.warn(
+                f"{left} timings in {store} were left out: they do not say the whole "
+                "architecture, or have no reference beside them"
+            )
+    if emulated:
+        console.warn("emulated timings are not those of real silicon")
+    return select(
+        found, device=device, threads=threads, target=target, emulated=emulated, protocol=chosen
+    )
+
+
+def _assessed(
+    records: list[Record],
+    seed: int,
+    adapt: str | None,
+    samples: int,
+    *,
+    compare: bool,
+    predictor: str | None = None,
+) -> Assessment:
+    from ..search.predictor.assessment import assess, assess_adapted, assess_fitted
+    from ..search.predictor.predictor import LatencyPredictor
+
+    if predictor is not None and adapt is not None:
+        raise InputError("--predictor tries what is there, --adapt makes another: give one.")
+    with console.progress() as tell:
+        tell("training and trying the predictor")
+        if predictor is not None:
+            return assess_fitted(LatencyPredictor.load(predictor), records)
+        if adapt is not None:
+            source = LatencyPredictor.load(adapt)
+            return assess_adapted(source, records, samples=samples, seed=seed)
+        return assess(records, seed=seed, compare=compare)
+
+
+def _tell(found: Assessment, told: dict[str, Any], json: bool, last: str | None = None) -> None:
+    from ..search.predictor.page import quality_table
+
+    if json:
+        console.print_json(told)
+        return
+    console.print_table(*quality_table(found))
+    if last is not None:
+        console.say(last)

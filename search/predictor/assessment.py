@@ -1,0 +1,115 @@
+"""A predictor tried on architectures that it has not seen, beside the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+from .baselines import baselines
+from .prediction import Prediction
+from .predictor import LatencyPredictor
+from .quality import Quality, quality, repeatability, split
+from .records import Record
+
+__all__ = ["Assessment", "assess", "assess_adapted", "assess_fitted"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Assessment:
+    """``predictions`` of the ``tested`` records by a ``predictor`` that learned from others, and
+    their ``quality``; ``others`` by name of baseline, fitted on the same; ``repeats``: how well
+    measuring itself repeats (`quality.repeatability`)."""
+
+    predictor: LatencyPredictor
+    tested: Sequence[Record]
+    predictions: Sequence[Prediction]
+    quality: Quality
+    others: Mapping[str, Quality] = field(default_factory=dict)
+    repeats: Mapping[str, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The quality's keys, and those of what it is held against."""
+        return {
+            **self.quality.to_json(),
+            "setting": self.predictor.setting.to_json(),
+            "outside": sum(one.outside for one in self.predictions),
+            "baselines": {name: one.to_json() for name, one in self.others.items()},
+            "repeats": None if self.repeats is None else dict(self.repeats),
+        }
+
+
+def assess(records: Sequence[Record], *, seed: int = 0, compare: bool = True) -> Assessment:
+    """Fit on some records of one setting, drawn by ``seed``, and try on the rest (`split`).
+
+    ``compare``: fit the baselines too, which takes longer than the predictor itself.
+    """
+    train, test = split(records, seed)
+    predictor = LatencyPredictor.fit(train, **_of(train), seed=seed)
+    others = {}
+    if compare:
+        for one in baselines(train, seed=seed):
+            others[one.name] = quality(one.predict(test), test, n_train=len(train))
+    return _tried(predictor, test, records, others)
+
+
+def assess_adapted(
+    source: LatencyPredictor, records: Sequence[Record], *, samples: int, seed: int = 0
+) -> Assessment:
+    """Adapt ``source`` by so many records of another setting, drawn by ``seed``; try on the rest.
+
+    Raises `InputError` where nothing would be left to try it on, and as `adapt` does.
+    """
+    if not 0 < samples < len(records):
+        raise InputError(
+            f"{len(records)} architectures were measured: {samples} of them to adapt by leave "
+            "none to try the predictor on."
+        )
+    drawn = set(np.random.default_rng(seed).permutation(len(records))[:samples].tolist())
+    few = [one for index, one in enumerate(records) if index in drawn]
+    rest = [one for index, one in enumerate(records) if index not in drawn]
+    return _tried(source.adapt(few, **_of(few)), rest, records, {})
+
+
+def assess_fitted(predictor: LatencyPredictor, records: Sequence[Record]) -> Assessment:
+    """Try a predictor on what it has not learned from, among the records of its setting.
+
+    Raises `InputError` where the records are of another setting, or all were learned from.
+    """
+    setting = records[0].setting
+    if setting != predictor.setting:
+        raise InputError(
+            f"The predictor is of {predictor.setting}, and the measurements of {setting}: they "
+            "cannot be compared."
+        )
+    known = set(predictor.trained_on)
+    unseen = [one for one in records if one.architecture.digest not in known]
+    if not unseen:
+        raise InputError("The predictor learned from every one of these measurements already.")
+    return _tried(predictor, unseen, records, {})
+
+
+def _tried(
+    predictor: LatencyPredictor,
+    tested: Sequence[Record],
+    records: Sequence[Record],
+    others: Mapping[str, Quality],
+) -> Assessment:
+    predictions = predictor.predict([one.architecture for one in tested])
+    return Assessment(
+        predictor=predictor,
+        tested=tested,
+        predictions=predictions,
+        quality=quality(predictions, tested, n_train=len(predictor.trained_on)),
+        others=others,
+        repeats=repeatability(records),
+    )
+
+
+def _of(records: Sequence[Record]) -> dict[str, Any]:
+    """What chooses the setting of these records, all of one, again."""
+    setting = records[0].setting
+    return {"emulated": setting.emulated, "protocol": setting.protocol}

@@ -1,0 +1,160 @@
+"""Where measurements come from: files of JSON lines, timing stores, and what ships with canao."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ...errors import InputError
+from ...runtime_harness.protocol import PROTOCOL
+from ...runtime_harness.timing_store import StoredTiming, TimingStore
+from ...runtime_harness.timing_store.jsonl import read_lines
+from ..space.architecture import Architecture
+from .records import Record, Setting
+
+__all__ = ["of_store", "read_recording", "select", "shipped"]
+
+_SHIPPED = Path(__file__).parent / "recorded"
+
+
+def shipped() -> list[Record]:
+    """All measurements that ship with canao; raises `InputError` where there are none."""
+    files = sorted([*_SHIPPED.glob("*.jsonl"), *_SHIPPED.glob("*.jsonl.gz")])
+    found = [record for file in files for record in read_recording(file)]
+    if not found:
+        raise InputError(f"No measurements ship in {_SHIPPED}: name a timing store.")
+    return found
+
+
+def read_recording(path: str | os.PathLike[str]) -> list[Record]:
+    """The records of a file, one a line, ``.gz`` or not. `InputError` names the line at fault."""
+    found = []
+    for number, value in read_lines(Path(path)):
+        try:
+            found.append(Record.from_json(value))
+        except InputError as error:
+            raise InputError(f"{path}, line {number}: {error}") from error
+    return found
+
+
+def of_store(
+    path: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    emulated: bool = False,
+    protocol: int = PROTOCOL,
+) -> tuple[list[Record], int]:
+    """(records, rows left out) of one device in a timing store.
+
+    Left out is what does not say its whole architecture, has no reference workload beside it, or
+    ran something else than one text of the architecture's length. Raises `InputError` where
+    nothing is left, and as `TimingStore.query` does.
+    """
+    rows = TimingStore(path).query(device=device, emulated=emulated, protocol=protocol)
+    found = [record for record in map(_of_row, rows) if record is not None]
+    if not found:
+        raise InputError(
+            f"None of the {len(rows)} timings in {path} says the whole architecture of its model "
+            "and its time relative to the reference: measure with what 'canao search' writes."
+        )
+    return found, len(rows) - len(found)
+
+
+def select(
+    records: Iterable[Record],
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    target: str | None = None,
+    emulated: bool = False,
+    protocol: int = PROTOCOL,
+) -> list[Record]:
+    """The records of one setting, one for each architecture, in the order they came.
+
+    ``device`` is a name or a fingerprint. What was measured again is joined to
+    ``repeat_relative``. Raises `InputError`, telling what there is, where there is none or where
+    several settings are left: they are never mixed.
+    """
+    given = list(records)
+    chosen = [
+        record
+        for record in given
+        for setting in [record.setting]
+        if setting.emulated == emulated
+        and setting.protocol == protocol
+        and (device is None or device in (setting.device, setting.fingerprint))
+        and (threads is None or setting.threads == threads)
+        and (target is None or setting.target == target)
+    ]
+    settings = list(dict.fromkeys(record.setting for record in chosen))
+    if len(settings) == 1:
+        return _joined(chosen)
+    if settings:
+        raise InputError(
+            f"The measurements are of {len(settings)} settings, which cannot be mixed: choose "
+            f"one by device, target and threads from {_told(settings)}."
+        )
+    wanted = [
+        "emulated" if emulated else "real",
+        "measurements",
+        *([f"of {device}"] if device else []),
+        *([f"for {target}"] if target else []),
+        *([f"with {threads} threads"] if threads else []),
+    ]
+    there = list(dict.fromkeys(record.setting for record in given))
+    raise InputError(
+        f"There are no {' '.join(wanted)} by protocol {protocol}, but {_told(there) or 'nothing'}."
+    )
+
+
+def _told(settings: Sequence[Setting]) -> str:
+    return "; ".join(map(str, settings))
+
+
+def _joined(records: Sequence[Record]) -> list[Record]:
+    together: dict[Architecture, list[Record]] = defaultdict(list)
+    for record in records:
+        together[record.architecture].append(record)
+    found = []
+    for same in together.values():
+        times = [time for one in same for time in (one.relative, *one.repeat_relative)]
+        timed = next((one.dispatches for one in same if one.dispatches), ())
+        found.append(replace(same[0], repeat_relative=tuple(times[1:]), dispatches=timed))
+    return found
+
+
+def _of_row(row: StoredTiming) -> Record | None:
+    measured = row.measurement
+    try:
+        architecture = Architecture.from_json(row.architecture)
+    except InputError:
+        return None
+    if measured.relative is None or measured.relative <= 0 or measured.median_ms <= 0:
+        return None
+    if measured.seq_len != architecture.seq_len or measured.batch != 1:
+        return None
+    timed = [
+        (one.name, one.ms / one.calls) for one in measured.dispatches for _ in range(one.calls)
+    ]
+    features = measured.device_details.get("cpu_features") or ()
+    return Record(
+        setting=Setting(
+            device=measured.device,
+            fingerprint=measured.fingerprint,
+            emulated=measured.emulated,
+            threads=measured.threads,
+            target=measured.target,
+            cpu_features=tuple(map(str, features)),
+            protocol=measured.protocol,
+        ),
+        architecture=architecture,
+        relative=measured.relative,
+        relative_interval=measured.relative_interval,
+        median_ms=measured.median_ms,
+        dispatches=tuple(timed),
+        stable=measured.stable,
+        peak_bytes=measured.peak_bytes,
+    )
