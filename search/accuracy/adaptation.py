@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,19 +54,20 @@ def adapted(
 ) -> Evaluation:
     """A sub-network after ``steps`` of distillation from ``teacher``, on the rows held out.
 
-    Blocks go before the first step, and int8 is simulated in all of them. ``options`` say the
-    rest. Nothing is kept.
+    It reads as many rows as that takes, drawn by the seed. Blocks go before the first step, and
+    int8 is simulated in all of them. ``options`` say the rest. Nothing is kept.
     """
     model, tokenizer, vocabulary = inherited(supernet, architecture, data.tokenizer, data.train)
     recipe = architecture.recipe(supernet.model.config)
-    own = TrainingData(task=data.task, tokenizer=tokenizer, train=data.train, held=data.held)
+    count = min(len(data.train), steps * options.batch_size)
+    rows = random.Random(options.seed).sample(list(data.train), count)
+    own = TrainingData(task=data.task, tokenizer=tokenizer, train=rows, held=data.held)
     sparsifier = BlockSparsifier(model, recipe) if recipe.sparsity else None
     if sparsifier is not None:
         sparsifier.step(1.0)
     linears = FakeQuantized(list(quantized_linears(model, recipe).values()))
-    epoch = -(-len(data.train) // options.batch_size)
     short = options.replace(
-        epochs=steps / epoch,
+        epochs=steps / -(-count // options.batch_size),
         seq_len=architecture.seq_len,
         evaluations_per_epoch=1,
         patience=0,

@@ -123,6 +123,11 @@ class AccuracyEstimator:
         )
 
     @property
+    def teacher_config(self) -> Any:
+        """The teacher's configuration, as `Architecture.recipe` takes it."""
+        return self._supernet.model.config
+
+    @property
     def higher_is_better(self) -> bool:
         """Whether a larger value of the task's metric is a better one."""
         return sign_of(self.data.task) > 0

@@ -65,7 +65,8 @@ def word_basis(table: torch.Tensor) -> torch.Tensor:
     """The right singular vectors [H, H] of a table of words [V, H], the largest value first."""
     wide = table.detach().double()
     values, vectors = torch.linalg.eigh(wide.t() @ wide)
-    return vectors[:, values.argsort(descending=True)].to(table.dtype)
+    basis: torch.Tensor = vectors[:, values.argsort(descending=True)].to(table.dtype)
+    return basis
 
 
 def stored_table(

@@ -82,7 +82,7 @@ def share(
         if found is None:
             model = load_model(teacher).module
             for network in extremes(space):
-                network.recipe(model.config)  # refuses a space of a larger teacher
+                Supernet(model, ()).check(network)
             tell("shared weights: what matters in the teacher")
             supernet = Supernet.of(model, importance_of(model, data, options))
             del model

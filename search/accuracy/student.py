@@ -38,6 +38,7 @@ class SharedStudent(Student):
         self._space = space
         self._networks = networks
         # How many sandwiches were made: what is drawn follows from it, after a restart too.
+        self.made: torch.Tensor
         self.register_buffer("made", torch.zeros((), dtype=torch.int64))
         places = range(len(supernet.layers))
         self._capture = Capture(supernet.model, list(places), [])

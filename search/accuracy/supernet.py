@@ -25,8 +25,9 @@ from ...compiler.compression.cutting import keep
 from ...compiler.compression.importance import Importance
 from ...compiler.compression.low_rank import word_table
 from ...compiler.compression.structure import Layer, Structure, structure_of
-from ...errors import UnsupportedError
+from ...errors import InputError, UnsupportedError
 from ..space.architecture import Architecture
+from ..space.recipes import check_teacher
 from .forms import as_stored, blocks_kept, narrow_inputs, stored_table, word_basis
 from .views import swapped
 
@@ -73,6 +74,16 @@ class Supernet:
         """Numbers of the layers that a sub-network has, ascending."""
         return sorted(self.layers[: len(architecture.layers)])
 
+    def check(self, architecture: Architecture) -> None:
+        """Raise `InputError`, naming the field, where an architecture is no sub-network."""
+        check_teacher(architecture, self.model.config)
+        size = self._structure.layers[0].head_size
+        if architecture.head_size != size:
+            raise InputError(
+                f"head_size is {architecture.head_size}, but the teacher's heads are of {size}: "
+                "heads keep their size."
+            )
+
     @contextmanager
     def narrowed(
         self,
@@ -88,7 +99,7 @@ class Supernet:
         gradients). ``rows`` int64: the tokens of a cut vocabulary, which ids then number. Raises
         `InputError` where the architecture is larger than the model.
         """
-        architecture.recipe(self.model.config)  # refuses what the model cannot become
+        self.check(architecture)
         chosen = self.chosen(architecture)
         tensors = self._views(architecture, chosen)
         narrow: list[nn.Linear] = []

@@ -158,8 +158,8 @@ def test_the_sandwich_has_both_extremes_and_follows_its_seed() -> None:
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ({"space": dense_space(ffn=(96,))}, "ffn"),
-        ({"space": dense_space(head_size=8)}, "head_size"),
+        ({"space": dense_space(layers=(1, 2), ffn=(96,))}, "ffn"),
+        ({"space": dense_space(layers=(2,), head_size=8)}, "head_size"),
         ({"teacher": "minilm"}, "cannot teach"),
     ],
 )
