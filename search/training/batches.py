@@ -13,10 +13,13 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from ..tasks import Feature, collate
 
-__all__ = ["MULTIPLE", "Batches", "Collator", "Padding", "padding_of"]
+__all__ = ["MULTIPLE", "SEQUENCE", "Batches", "Collator", "Padding", "padding_of"]
 
 MULTIPLE = 8
 """Lengths of batches are multiples of it: few shapes, each of which kernels prepare for once."""
+
+SEQUENCE = "sequence"
+"""A feature's number, where features are numbered; the batch has a tensor [rows] of them."""
 
 _IGNORED = -100
 
@@ -35,6 +38,8 @@ class Collator:
         tokens = batch["input_ids"].shape[1]
         more = max(0, min(-(-tokens // MULTIPLE) * MULTIPLE, self.longest) - tokens)
         fill = {"input_ids": self.pad_id, "labels": _IGNORED}
+        if SEQUENCE in features[0]:
+            batch[SEQUENCE] = np.array([feature[SEQUENCE] for feature in features], np.int64)
         return {
             name: torch.from_numpy(
                 np.pad(array, ((0, 0), (0, more)), constant_values=fill.get(name, 0))

@@ -18,12 +18,13 @@ from ...errors import InputError
 from ..data import Row
 from ..evaluation import evaluate_model
 from ..evaluation_pytorch import model_inputs
-from ..tasks import Task
-from .batches import Collator, padding_of
+from ..tasks import Feature, Task
+from .batches import SEQUENCE, Collator, padding_of
 from .callbacks import Finite, Marks, Progress, Quantizing, Sparsifying
 from .checkpoints import last_checkpoint
 from .fake_quantization import FakeQuantized
 from .options import TrainingOptions
+from .remembered import RememberedTeacher, remember
 from .student import Student, Teacher
 from .trainer import DistillationTrainer, bf16_in_hardware, training_arguments
 from .workshop import processes
@@ -114,8 +115,15 @@ def train(
             student = Student(model, kind, options, teacher)
         else:
             student = student_of(kind, options)
-        reader = _reader(teacher, student, vocabulary)
         world = processes()
+        collate = Collator(inputs=model_inputs(model), pad_id=pad_id(model), longest=length)
+        reader: Teacher | RememberedTeacher | None = None
+        if teacher is not None:
+            asked = Teacher(teacher, student.pairs, student.relations, vocabulary)
+            if world == 1:
+                (progress or str)(f"{what}: asking the teacher")
+                reader = _remembered(asked, features, collate, bf16)
+            reader = reader or asked
         arguments = training_arguments(options, folder, len(features), world)
         kept: list[TrainerCallback] = [Finite()]
         kept += [Sparsifying(sparsifier, options)] if sparsifier is not None else []
@@ -131,11 +139,7 @@ def train(
             args=arguments,
             train_dataset=features,
             eval_dataset=features[:1],  # asked for, not read: `evaluate` is ours
-            data_collator=Collator(
-                inputs=model_inputs(model),
-                pad_id=pad_id(model),
-                longest=length,
-            ),
+            data_collator=collate,
             callbacks=[*kept, progress_of],
         )
         trainer.remove_callback(PrinterCallback)
@@ -148,7 +152,7 @@ def train(
                 sparsifier.apply()
         finally:
             student.close()
-            if reader is not None:
+            if isinstance(reader, Teacher):
                 reader.close()
             if quantized is not None:
                 quantized.deactivate()
@@ -222,10 +226,20 @@ def training_mode(models: Sequence[Any], options: TrainingOptions, bf16: bool) -
         model.eval()
 
 
-def _reader(teacher: Any, student: Student, vocabulary: Any) -> Teacher | None:
-    if teacher is None:
-        return None
-    return Teacher(teacher, student.pairs, student.relations, vocabulary)
+def _remembered(
+    teacher: Teacher, features: Sequence[Feature], collate: Collator, bf16: bool
+) -> RememberedTeacher | None:
+    """The targets of all features, which get their numbers; None if there is no room for them."""
+
+    def autocast() -> Any:
+        return torch.autocast("cpu", torch.bfloat16, enabled=bf16)
+
+    found = remember(teacher, features, collate, autocast=autocast)
+    if found is not None:
+        teacher.close()
+        for number, feature in enumerate(features):
+            feature[SEQUENCE] = number
+    return found
 
 
 def _judge(model: Any, data: TrainingData, length: int, batch: int, bf16: bool) -> float:

@@ -12,10 +12,11 @@ from torch import nn
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
-from .batches import Batches
+from .batches import SEQUENCE, Batches
 from .callbacks import diverged
 from .checkpoints import is_finished
 from .options import TrainingOptions
+from .remembered import RememberedTeacher
 from .student import LABELS, Student, Teacher
 
 __all__ = ["DistillationTrainer", "bf16_in_hardware", "training_arguments"]
@@ -34,7 +35,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
     def __init__(
         self,
         student: Student,
-        teacher: Teacher | None,
+        teacher: Teacher | RememberedTeacher | None,
         options: TrainingOptions,
         judge: Callable[[], float],
         settled: float,
@@ -59,7 +60,10 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
         """The task's loss and the terms of distillation."""
         del num_items_in_batch
         targets = None
-        if self._teacher is not None:
+        sequences = inputs.pop(SEQUENCE, None)
+        if isinstance(self._teacher, RememberedTeacher):
+            targets = self._teacher(sequences, inputs["input_ids"].shape[1])
+        elif self._teacher is not None:
             unlabelled = {name: item for name, item in inputs.items() if name not in LABELS}
             with self.accelerator.autocast():
                 targets = self._teacher(unlabelled)
