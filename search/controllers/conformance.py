@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable
 
 from ...errors import InputError
+from ..space.space import Scalar
 from .base import Choosable, Controller, Values
 from .outcome import Outcome
 
@@ -132,7 +133,7 @@ CHECKS = (
 )
 
 
-def _run(controller: Controller, outcome: Judge, trials: range) -> list[dict[str, object]]:
+def _run(controller: Controller, outcome: Judge, trials: range) -> list[dict[str, Scalar]]:
     found = []
     for trial in trials:
         values = controller.ask(trial)

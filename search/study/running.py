@@ -1,0 +1,178 @@
+"""All trials of a study, by one process or several."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from ...errors import CanaoError
+from ..controllers import Controller, make
+from .folder import StudyFolder
+from .ledger import Ledger
+from .liveness import BEAT, PATIENCE, Watch, Worker
+from .problem import Evaluator
+from .storage import open_storage, reachable
+from .trial import Trial
+from .work import Snapshot, trials_of, work
+
+__all__ = ["MakeEvaluator", "opened", "run_trials"]
+
+MakeEvaluator = Callable[[StudyFolder], Evaluator]
+"""Makes what judges architectures, in each worker. It is called by name in processes that are
+started for it, so it must be a function of a module."""
+
+_POLL = 0.3
+_MOST_DEATHS = 9
+_NAME = "worker"
+
+
+@contextlib.contextmanager
+def opened(
+    folder: StudyFolder, beat: float = BEAT, patience: float = PATIENCE
+) -> Iterator[Ledger]:
+    """The study's trials, for this process as a worker."""
+    storage = open_storage(folder.storage, folder.journal)
+    with Worker(folder.workers) as worker, reachable(folder.storage):
+        yield Ledger(
+            storage,
+            f"canao-{folder.plan.digest}",
+            plan=folder.plan.digest,
+            worker=worker,
+            watch=Watch(folder.workers, patience),
+            beat=beat,
+        )
+
+
+def run_trials(
+    folder: StudyFolder,
+    evaluator: MakeEvaluator,
+    *,
+    workers: int = 1,
+    told: Callable[[Mapping[int, Trial]], None] | None = None,
+) -> dict[int, Trial]:
+    """Do what is left of a study's trials and return all, by number.
+
+    ``workers``: how many processes; with one it is this process. ``told`` is called with all
+    finished trials whenever there are more. A process that ends by itself has its trial done by
+    another. Raises `CanaoError` where processes keep ending.
+    """
+    if workers == 1:
+        return _work(folder, evaluator, told)
+    with opened(folder) as ledger:
+        context = multiprocessing.get_context("spawn")
+        crew = _Crew(context, folder.path, evaluator, workers)
+        try:
+            _supervise(crew, ledger, folder.trials, told)
+        finally:
+            crew.end()
+        found = trials_of(ledger)
+    return {number: found[number] for number in found if number < folder.trials}
+
+
+class _Crew:
+    """Processes at work; whoever ends too early is followed by another."""
+
+    def __init__(
+        self,
+        context: multiprocessing.context.SpawnContext,
+        path: Path,
+        evaluator: MakeEvaluator,
+        count: int,
+    ) -> None:
+        self._context = context
+        self._arguments = (path, evaluator)
+        self.members = [self.start() for _ in range(count)]
+
+    def start(self) -> BaseProcess:
+        """One more."""
+        member = self._context.Process(target=_member, args=self._arguments, name=_NAME)
+        member.start()
+        return member
+
+    def end(self) -> None:
+        """Stop them all."""
+        for member in self.members:
+            member.terminate()
+        for member in self.members:
+            member.join()
+
+
+def _supervise(
+    crew: _Crew,
+    ledger: Ledger,
+    trials: int,
+    told: Callable[[Mapping[int, Trial]], None] | None,
+) -> None:
+    deaths, known = 0, -1
+    while any(member.is_alive() for member in crew.members):
+        time.sleep(_POLL)
+        found = trials_of(ledger)
+        if told is not None and len(found) != known:
+            known = len(found)
+            told(found)
+        for place, member in enumerate(crew.members):
+            if member.exitcode in (None, 0):
+                continue
+            if member.exitcode == _REFUSED:
+                raise CanaoError("A worker stopped with the error above; the study can go on.")
+            deaths += 1
+            ledger.bury_process(member.pid or 0)
+            if deaths > _MOST_DEATHS:
+                raise CanaoError(
+                    f"Workers of the study ended {deaths} times by themselves (the last one with "
+                    f"code {member.exitcode}): give them more memory, or take fewer workers."
+                )
+            crew.members[place] = crew.start()
+
+
+_REFUSED = 66
+
+
+def _member(path: Path, evaluator: MakeEvaluator) -> None:
+    import os
+    import sys
+
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // 2))
+    try:
+        _work(StudyFolder.open(path), evaluator, None)
+    except CanaoError as error:
+        sys.stderr.write(f"canao: {error}\n")
+        sys.stderr.flush()
+        os._exit(_REFUSED)
+
+
+def _work(
+    folder: StudyFolder,
+    evaluator: MakeEvaluator,
+    told: Callable[[Mapping[int, Trial]], None] | None,
+) -> dict[int, Trial]:
+    plan = folder.plan
+
+    def controller() -> Controller:
+        return make(
+            plan.controller,
+            plan.space,
+            seed=plan.seed,
+            trials=folder.trials,
+            limit=plan.specification.latency_ms,
+        )
+
+    with opened(folder) as ledger:
+        finished = trials_of(ledger)
+        if all(number in finished for number in range(folder.trials)):
+            return {number: finished[number] for number in range(folder.trials)}
+        return work(
+            ledger,
+            controller,
+            plan.space,
+            evaluator(folder),
+            trials=folder.trials,
+            snapshot=Snapshot(path=folder.controller),
+            told=told,
+        )

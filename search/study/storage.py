@@ -1,0 +1,92 @@
+"""Where trials are kept: the study's own file, a database, or a server of Optuna's."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import CanaoError, InputError
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+__all__ = ["open_storage", "reachable"]
+
+_PATIENCE = 10.0
+_GRPC = re.compile(r"grpc://([^/:@\s]+|\[[0-9a-fA-F:]+\]):([0-9]{1,5})/?")
+_JOURNAL = "journal://"
+
+
+def open_storage(url: str | None, own: Path) -> BaseStorage:
+    """The storage at ``url``: ``journal://FILE``, ``grpc://HOST:PORT`` (Optuna's proxy), or what
+    SQLAlchemy takes, such as ``sqlite:///FILE`` and ``postgresql://HOST/NAME``. None: the
+    journal ``own``.
+
+    Raises `InputError` where there is none, or it cannot be reached.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if url is None or url.startswith(_JOURNAL):
+        from .journal import JournalFile
+
+        place = own if url is None else Path(url.removeprefix(_JOURNAL)).absolute()
+        return optuna.storages.JournalStorage(JournalFile(place))
+    if url.startswith("grpc:"):
+        return _grpc(url)
+    if "://" not in url:
+        raise InputError(
+            f"The storage {url!r} is no URL: name journal://FILE, sqlite:///FILE, "
+            "postgresql://HOST/NAME or grpc://HOST:PORT."
+        )
+    try:
+        return optuna.storages.get_storage(url)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"The storage {url} needs the package {error.name!r}: install it."
+        ) from error
+    except Exception as error:
+        raise InputError(f"The storage {url} cannot be reached: {_reason(error)}.") from error
+
+
+@contextlib.contextmanager
+def reachable(url: str | None) -> Iterator[None]:
+    """Turn what a storage raises when it is lost, or holds nonsense, into one sentence.
+
+    Raises `CanaoError`; canao's own errors, and what has nothing to do with it, pass.
+    """
+    import grpc
+    import sqlalchemy.exc
+
+    where = "The study's journal" if url is None else f"The storage {url}"
+    try:
+        yield
+    except (grpc.RpcError, sqlalchemy.exc.SQLAlchemyError, ConnectionError) as error:
+        raise CanaoError(
+            f"{where} was lost: {_reason(error)}; the same command goes on once it is back."
+        ) from error
+
+
+def _grpc(url: str) -> BaseStorage:
+    from optuna.storages import GrpcStorageProxy
+
+    parts = _GRPC.fullmatch(url)
+    if parts is None:
+        raise InputError(f"The storage {url!r} must be grpc://HOST:PORT.")
+    proxy = GrpcStorageProxy(host=parts[1], port=int(parts[2]))
+    try:
+        proxy.wait_server_ready(timeout=_PATIENCE)
+    except ConnectionError as error:
+        raise InputError(
+            f"The storage {url} cannot be reached: nothing answered in {_PATIENCE:g} s."
+        ) from error
+    return proxy
+
+
+def _reason(error: BaseException) -> str:
+    details = getattr(error, "details", None)
+    text = details() if callable(details) else str(error)
+    return (text or type(error).__name__).splitlines()[0].rstrip(".")

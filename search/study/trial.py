@@ -1,0 +1,98 @@
+"""One trial of a study: what was tried, what was predicted and estimated, what came out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...compiler.compression import fields
+from ...errors import InputError
+from ..controllers import Outcome
+from ..space.architecture import Architecture
+
+__all__ = ["Finding", "Trial"]
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What is known of an architecture without training it.
+
+    ``latency_ms``: predicted, with the interval that holds it at 90 %; ``memory_bytes``: estimated
+    peak; ``accuracy``: with inherited weights, and its interval, None where it was not worth the
+    while; ``outside``: why the prediction is not to be relied on, if it is not.
+    """
+
+    latency_ms: float
+    latency_interval: tuple[float, float]
+    memory_bytes: int
+    accuracy: float | None = None
+    accuracy_interval: tuple[float, float] | None = None
+    accuracy_kind: str = ""
+    outside: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        found = dataclasses.asdict(self)
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Finding:
+        """The inverse of `to_json`."""
+        known: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in value.items()
+        }
+        return cls(**known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """``values``: the controller's choices. ``finding`` is None where the architecture could not
+    be evaluated at all, for the outcome's reason. ``seconds`` that the trial took, of which the
+    controller and the storage took ``overhead``; ``same_as``: an earlier trial of the same
+    architecture, whose finding this is.
+    """
+
+    number: int
+    values: Mapping[str, Any]
+    architecture: Architecture
+    finding: Finding | None
+    outcome: Outcome
+    seconds: float
+    overhead: float
+    same_as: int | None = None
+    worker: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "version": _VERSION,
+            **vars(self),
+            "values": dict(self.values),
+            "architecture": self.architecture.to_json(),
+            "finding": None if self.finding is None else self.finding.to_json(),
+            "outcome": self.outcome.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> Trial:
+        """The inverse of `to_json`; raises `InputError` where it is none."""
+        names = ("version", *cls.__dataclass_fields__)
+        found = dict(fields.table(value, "The trial", names, of="a trial"))
+        if found.pop("version", None) != _VERSION:
+            raise InputError(f"The trial was written by another canao: version is {_VERSION}.")
+        try:
+            finding = found["finding"]
+            return cls(
+                **{
+                    **found,
+                    "architecture": Architecture.from_json(found["architecture"]),
+                    "finding": None if finding is None else Finding.from_json(finding),
+                    "outcome": Outcome.from_json(found["outcome"]),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"A trial of the study is damaged: {error}.") from error

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from optuna.storages._grpc.server import make_server
+
+from canao.errors import InputError
+from canao.search.study.folder import StudyFolder
+from canao.search.study.journal import JournalFile
+from canao.search.study.ledger import Ledger
+from canao.search.study.liveness import Watch, Worker
+from canao.search.study.running import opened, run_trials
+from canao.search.study.storage import open_storage
+from canao.search.study.trial import Trial
+from canao.search.study.work import trials_of
+from tests.search.study.problems import judge, study
+
+ROOT = Path(__file__).resolve().parents[3]
+PROGRAM = """
+import sys
+from pathlib import Path
+from canao.search.study.running import run_trials
+from tests.search.study.problems import judge, study
+url = sys.argv[4] if len(sys.argv) > 4 else None
+folder = study(Path(sys.argv[1]), int(sys.argv[2]), url, controller=sys.argv[3])
+run_trials(folder, judge)
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def started(*arguments: object, **environment: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+
+
+def facts(trials: Mapping[int, Trial]) -> list[dict[str, Any]]:
+    """All that must be the same in two runs."""
+    changing = ("seconds", "overhead", "worker")
+    return [
+        {name: value for name, value in trial.to_json().items() if name not in changing}
+        for trial in trials.values()
+    ]
+
+
+def wait_for(found: Any, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.02)
+
+
+def lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
+
+
+def test_the_same_seed_gives_the_same_study(tmp_path: Path) -> None:
+    first, again, other = (
+        run_trials(study(tmp_path / name, 12, seed=seed), judge)
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert facts(first) == facts(again)
+    assert facts(first) != facts(other)
+    assert list(first) == list(range(12))
+
+
+def test_finished_studies_are_read_and_grow(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s", 4)
+    few = run_trials(folder, judge)
+    whole = run_trials(study(tmp_path / "s", 9), judge)
+    assert facts(whole)[:4] == facts(few)
+    straight = run_trials(study(tmp_path / "t", 9), judge)
+    assert facts(whole) == facts(straight)
+
+
+@pytest.mark.parametrize("controller", ["rnn", "nsga2"])
+def test_a_study_that_is_killed_goes_on_to_the_same_end(tmp_path: Path, controller: str) -> None:
+    straight = run_trials(study(tmp_path / "whole", 24, controller=controller), judge)
+    log = tmp_path / "log"
+    environment = {"CANAO_TEST_LOG": str(log), "CANAO_TEST_SECONDS": "0.05"}
+    for reached in (3, 9):
+        process = started(tmp_path / "cut", 24, controller, **environment)
+        wait_for(lambda reached=reached: len(lines(log)) >= reached)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    found = run_trials(study(tmp_path / "cut", 24, controller=controller), judge)
+    assert facts(found) == facts(straight)
+    # What was finished was not done again: only what was under way when it was killed.
+    with opened(StudyFolder.open(tmp_path / "cut")) as ledger:
+        attempts = ledger._attempts()
+    assert len(attempts) <= 24 + 2
+    done = Counter(attempt.user_attrs["canao:trial"] for attempt in attempts)
+    assert sum(count - 1 for count in done.values()) <= 2
+
+
+def test_two_processes_share_a_study_over_grpc(tmp_path: Path) -> None:
+    storage = optuna.storages.get_storage(f"sqlite:///{tmp_path}/trials.db")
+    server = make_server(storage, "localhost", 0, ThreadPoolExecutor(4))
+    port = server.add_insecure_port("localhost:0")
+    server.start()
+    log = tmp_path / "log"
+    url = f"grpc://localhost:{port}"
+    environment = {"CANAO_TEST_LOG": str(log), "CANAO_TEST_SECONDS": "0.1"}
+    try:
+        # Each with a directory of its own, as on two machines.
+        workers = [
+            started(tmp_path / name, 16, "random", url, **environment) for name in ("one", "two")
+        ]
+        for worker in workers:
+            assert worker.wait(120) == 0
+        folder = study(tmp_path / "three", 16, url, controller="random")
+        found = run_trials(folder, judge)
+    finally:
+        server.stop(None)
+    assert list(found) == list(range(16))
+    # Both took part, and neither did what the other had.
+    evaluated = [line.split() for line in lines(log)]
+    assert len({process for _, process in evaluated}) == 2
+    assert len(evaluated) == sum(trial.same_as is None for trial in found.values())
+    with pytest.raises(InputError, match=r"localhost:1 cannot be reached|must be grpc"):
+        open_storage("grpc://localhost", tmp_path / "x")
+
+
+def test_a_process_that_dies_has_its_trial_done_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANAO_TEST_FATAL", "128")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    folder = study(tmp_path / "s", 5, controller="random", seed=4)
+    seen: list[int] = []
+    found = run_trials(folder, judge, workers=2, told=lambda done: seen.append(len(done)))
+    fatal = [t for t in found.values() if t.architecture.hidden == 128 and t.same_as is None]
+    assert len(found) == 5
+    assert 0 < len(fatal) < 3
+    for trial in fatal:
+        assert trial.finding is None
+        assert trial.outcome.reason == "its evaluation ended 3 processes"
+    assert seen == sorted(seen)
+
+
+def test_claims(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s", 3)
+    with opened(folder) as ours, opened(folder) as theirs:
+        mine, other = ours.claim(range(3)), theirs.claim(range(3))
+        assert mine is not None
+        assert other is not None
+        assert (mine.number, other.number) == (0, 1)
+        assert ours.claim([0, 1]) is None
+        theirs.give_back(other)
+        again = ours.claim([0, 1])
+        assert again is not None
+        assert again.number == 1
+        assert ours.finish(again, {"found": 1}, (1.0, 2.0))
+        assert not theirs.finish(other, {"found": 2}, None)
+        assert theirs.finished() == {1: {"found": 1}}
+    with opened(folder) as later:  # whose worker is gone loses what it had
+        claim = later.claim([0])
+        assert claim is not None
+        assert claim.lost == 0
+
+
+def test_once(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s", 3)
+    with opened(folder) as ours, opened(folder) as theirs:
+        assert ours.once(-1, lambda: {"value": 1}) == {"value": 1}
+        assert theirs.once(-1, lambda: {"value": 2}) == {"value": 1}
+        with pytest.raises(ZeroDivisionError):
+            ours.once(-2, lambda: {"value": 1 // 0})
+        assert theirs.once(-2, lambda: {"value": 3}) == {"value": 3}
+
+
+def test_workers_elsewhere_count_or_are_dead(tmp_path: Path) -> None:
+    """Their locks cannot be seen: a count that moves is life."""
+    storage = optuna.storages.InMemoryStorage()
+    ledgers = []
+    for name in ("here", "there"):
+        worker = Worker(tmp_path / name)
+        watch = Watch(tmp_path / name, patience=0.6)
+        ledgers.append(Ledger(storage, "s", plan="p", worker=worker, watch=watch, beat=0.1))
+    here, there = ledgers
+    claim = there.claim([0])
+    assert claim is not None
+    with there.beating(claim):
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            assert here.claim([0]) is None
+            time.sleep(0.1)
+    found = []
+    wait_for(lambda: found.append(here.claim([0])) or found[-1] is not None)
+    assert not there.finish(claim, {}, None)
+    with pytest.raises(InputError, match="another study"):
+        Ledger(storage, "s", plan="q", worker=here._worker, watch=here._watch)
+
+
+def test_a_line_that_a_killed_process_left_is_cut_off(tmp_path: Path) -> None:
+    file = tmp_path / "trials.log"
+    journal = JournalFile(file)
+    journal.append_logs([{"a": 1}, {"b": "x" * 9000}])
+    with file.open("ab") as raw:
+        raw.write(b'{"c": 3, "half')
+    assert list(JournalFile(file).read_logs(0)) == list(journal.read_logs(0))
+    journal.append_logs([{"d": 4}])
+    assert [list(log) for log in journal.read_logs(0)] == [["a"], ["b"], ["d"]]
+    assert list(journal.read_logs(2)) == [{"d": 4}]
+    file.write_bytes(file.read_bytes().replace(b'"a"', b"'a'"))
+    with pytest.raises(InputError, match=r"Line 1 of .*trials.log is damaged"):
+        list(JournalFile(file).read_logs(0))
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("here", "is no URL"),
+        ("grpc://:3", "must be grpc://HOST:PORT"),
+        ("sqlite:////nowhere/at/all.db", "cannot be reached"),
+        ("nonsense://x", "cannot be reached"),
+        ("journal:///nowhere/at/all.log", "failed"),
+    ],
+)
+def test_storages_that_are_not_there(tmp_path: Path, url: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_storage(url, tmp_path / "own")
+
+
+def test_damaged_studies(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s", 2)
+    run_trials(folder, judge)
+    text = folder.journal.read_text(encoding="utf-8")
+    folder.journal.write_text(text.replace('"outcome"', '"outcame"'), encoding="utf-8")
+    with opened(folder) as ledger, pytest.raises(InputError, match="outcame"):
+        trials_of(ledger)
+    folder.journal.write_text("hello\n" + text, encoding="utf-8")
+    with pytest.raises(InputError, match="Line 1 of"), opened(folder) as ledger:
+        trials_of(ledger)
+
+
+def test_study_directories(tmp_path: Path) -> None:
+    study(tmp_path / "s", 3)
+    with pytest.raises(InputError, match="another controller, seed"):
+        study(tmp_path / "s", 3, controller="random", seed=2)
+    with pytest.raises(InputError, match="its own file"):
+        study(tmp_path / "s", 3, "sqlite:///x.db")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(InputError, match="is no study"):
+        study(tmp_path / "full", 3)
+    with pytest.raises(InputError, match="trials must be"):
+        study(tmp_path / "t", 0)
+    with pytest.raises(InputError, match="holds no study"):
+        StudyFolder.open(tmp_path / "none")
+    for text, message in (
+        ("{", "no JSON"),
+        ("[]", "version 1"),
+        ('{"version": 1}', "trials"),
+        ('{"version": 1, "trials": 1, "storage": null, "asked": {}, "plan": {}}', "version"),
+    ):
+        (tmp_path / "s" / "study.json").write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=message):
+            StudyFolder.open(tmp_path / "s")
