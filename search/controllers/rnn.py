@@ -23,8 +23,9 @@ they have, are learnt from again (Oh et al. 2018, self-imitation): 200 trials ar
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,7 +120,8 @@ class RnnController:
             chances = torch.softmax(logits.double(), dim=-1).numpy()
             return int(rng.choice(len(chances), p=chances / chances.sum()))
 
-        made = self._policy.choose(self._reading(self._target(trial)), pick, self._follows)
+        with _one_thread():
+            made = self._policy.choose(self._reading(self._target(trial)), pick, self._follows)
         return {d.name: d.choices[made.get(number, 0)] for number, d in enumerate(self._decisions)}
 
     def tell(self, trial: int, values: Values, outcome: Outcome) -> None:
@@ -132,7 +134,7 @@ class RnnController:
         self._latencies = _widened(self._latencies, outcome.latency)
         # What a trial of the first phase teaches is the depth: its sizes were drawn.
         learnt = made if trial >= self._phase_one else {n: made[n] for n in self._first}
-        with torch.no_grad():
+        with _one_thread(), torch.no_grad():
             chosen, _ = self._policy.score([self._reading(target)], [learnt])
         seen = _Seen(made=learnt, target=target, outcome=outcome, behaviour=float(chosen))
         self._seen = [*self._seen, seen][-_WINDOW:]
@@ -140,7 +142,8 @@ class RnnController:
         keep = _BASELINE if self._told else 0.0
         self._baseline = keep * self._baseline + (1 - keep) * self._reward(seen)
         self._told += 1
-        self._step()
+        with _one_thread():
+            self._step()
 
     def state_json(self) -> dict[str, Any]:
         """See `Controller`."""
@@ -242,6 +245,17 @@ class RnnController:
         (-gain).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._policy.parameters(), 1.0)
         self._optimiser.step()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """So small a network is slower on several, and sums in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _front(trials: Sequence[_Seen]) -> list[_Seen]:

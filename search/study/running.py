@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
+import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.process import BaseProcess
@@ -27,7 +31,8 @@ started for it, so it must be a function of a module."""
 
 _POLL = 0.3
 _MOST_DEATHS = 9
-_NAME = "worker"
+_REFUSED = 66
+_PR_SET_PDEATHSIG = 1
 
 
 @contextlib.contextmanager
@@ -84,12 +89,12 @@ class _Crew:
         count: int,
     ) -> None:
         self._context = context
-        self._arguments = (path, evaluator)
+        self._arguments = (path, evaluator, os.getpid(), count)
         self.members = [self.start() for _ in range(count)]
 
     def start(self) -> BaseProcess:
         """One more."""
-        member = self._context.Process(target=_member, args=self._arguments, name=_NAME)
+        member = self._context.Process(target=_member, args=self._arguments)
         member.start()
         return member
 
@@ -129,22 +134,24 @@ def _supervise(
             crew.members[place] = crew.start()
 
 
-_REFUSED = 66
-
-
-def _member(path: Path, evaluator: MakeEvaluator) -> None:
-    import os
-    import sys
-
-    import torch
-
-    torch.set_num_threads(max(1, torch.get_num_threads() // 2))
+def _member(path: Path, evaluator: MakeEvaluator, parent: int, count: int) -> None:
+    _die_with(parent)
+    # Before torch is imported: workers share the cores.
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // count))
     try:
         _work(StudyFolder.open(path), evaluator, None)
     except CanaoError as error:
         sys.stderr.write(f"canao: {error}\n")
         sys.stderr.flush()
         os._exit(_REFUSED)
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, in whatever way."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:  # it died before the kernel was told
+        os._exit(1)
 
 
 def _work(

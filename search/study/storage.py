@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,25 +59,33 @@ def reachable(url: str | None) -> Iterator[None]:
 
     Raises `CanaoError`; canao's own errors, and what has nothing to do with it, pass.
     """
-    import grpc
-    import sqlalchemy.exc
+    from optuna.exceptions import StorageInternalError
 
     where = "The study's journal" if url is None else f"The storage {url}"
     try:
         yield
-    except (grpc.RpcError, sqlalchemy.exc.SQLAlchemyError, ConnectionError) as error:
+    except CanaoError:
+        raise
+    except Exception as error:
+        # Named, not imported: most studies need neither package.
+        foreign = type(error).__module__.partition(".")[0] in ("grpc", "sqlalchemy")
+        if not foreign and not isinstance(error, StorageInternalError | ConnectionError):
+            raise
         raise CanaoError(
             f"{where} was lost: {_reason(error)}; the same command goes on once it is back."
         ) from error
 
 
 def _grpc(url: str) -> BaseStorage:
+    import optuna
     from optuna.storages import GrpcStorageProxy
 
     parts = _GRPC.fullmatch(url)
     if parts is None:
         raise InputError(f"The storage {url!r} must be grpc://HOST:PORT.")
-    proxy = GrpcStorageProxy(host=parts[1], port=int(parts[2]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        proxy = GrpcStorageProxy(host=parts[1], port=int(parts[2]))
     try:
         proxy.wait_server_ready(timeout=_PATIENCE)
     except ConnectionError as error:
