@@ -76,8 +76,9 @@ def _measure(
     out.parent.mkdir(parents=True, exist_ok=True)
     lines = read_lines(out)
     once = [one for one in ready if one.digest not in lines]
-    # The second measurement follows after all first ones.
-    again = ready[:: max(1, len(ready) // _REPEATED)][:_REPEATED]
+    # The same ones however many are there already; after all first measurements.
+    chosen = {one.digest for one in drawn[:: max(1, len(drawn) // _REPEATED)][:_REPEATED]}
+    again = [one for one in ready if one.digest in chosen]
     for repeated, wanted in ((False, once), (True, again)):
         if repeated:
             wanted = [one for one in wanted if not lines[one.digest].get("repeat_relative")]

@@ -14,8 +14,9 @@ from typing import Any
 from canao import TimingStore
 from canao.compiler.api import CompileReport, compile_model
 from canao.errors import CanaoError, NumericsError
-from canao.runtime_harness.bundle import Bundle
+from canao.runtime_harness.bundle import Bundle, ModuleEntry
 from canao.runtime_harness.contest import Entrant, hold
+from canao.runtime_harness.device import DispatchTime
 from canao.runtime_harness.devices import get
 from canao.runtime_harness.measurement import Measurement
 from canao.search.space.architecture import Architecture
@@ -142,10 +143,10 @@ def measure_group(
     store = TimingStore(work / "timings.db")
     for one, entrant, measurement in zip(group, entrants, found, strict=True):
         store.add(measurement, architecture=one.architecture.to_json())
-        yield one, _line(one, measurement, entrant.module.features)
+        yield one, _line(one, measurement, entrant.module)
 
 
-def _line(one: Compiled, found: Measurement, features: Iterable[str]) -> dict[str, Any]:
+def _line(one: Compiled, found: Measurement, module: ModuleEntry) -> dict[str, Any]:
     if found.relative is None or found.relative_interval is None:
         raise CanaoError("The reference workload does not run here, so nothing can be compared.")
     line: dict[str, Any] = {
@@ -156,7 +157,7 @@ def _line(one: Compiled, found: Measurement, features: Iterable[str]) -> dict[st
         "emulated": found.emulated,
         "threads": found.threads,
         "target": found.target,
-        "cpu_features": list(features),
+        "cpu_features": list(module.features),
         "protocol": found.protocol,
         "architecture": one.architecture.to_json(),
         "relative": significant(found.relative, 5),
@@ -167,8 +168,17 @@ def _line(one: Compiled, found: Measurement, features: Iterable[str]) -> dict[st
         "repeat_relative": [],
     }
     if found.dispatches:
-        line["dispatches"] = [[item.name, significant(item.ms, 4)] for item in found.dispatches]
+        line["dispatches"] = _in_order(found.dispatches, module)
     return line
+
+
+def _in_order(times: Sequence[DispatchTime], module: ModuleEntry) -> list[list[Any]]:
+    """[name, milliseconds] of each call in the order of execution; a function whose calls are not
+    told apart has their mean."""
+    left: dict[str, list[float]] = {}
+    for item in times:
+        left.setdefault(item.name, []).extend([item.ms / item.calls] * item.calls)
+    return [[name, significant(left[name].pop(0), 4)] for name, _ in module.calls]
 
 
 def read_lines(path: Path) -> dict[str, dict[str, Any]]:
