@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .runtime_harness.session import Session, load
     from .runtime_harness.timing_store import TimingStore
     from .search.compress import compress
+    from .search.optimize import optimize
 
 __all__ = [
     "Bundle",
@@ -52,6 +53,7 @@ __all__ = [
     "compile",
     "compress",
     "load",
+    "optimize",
 ]
 
 # Resolved on first use, so that `import canao` costs no torch, compiler or runtime.
@@ -65,6 +67,7 @@ _LAZY = {
     "compile": "compiler.api",
     "compress": "search.compress",
     "load": "runtime_harness.session",
+    "optimize": "search.optimize",
 }
 
 

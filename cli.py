@@ -15,6 +15,7 @@ from .commands import (
     listing,
     predicting,
     running,
+    searching,
     timings,
 )
 from .errors import CanaoError
@@ -39,6 +40,8 @@ for _command in (
     building.inspect,
     compressing.compress,
     evaluating.eval,
+    searching.search,
+    searching.report,
     running.verify,
     running.bench,
     running.profile,

@@ -1,0 +1,102 @@
+"""The last part of a study: the teacher's figures, the finals, the result."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ...errors import CanaoError, InputError
+from ...runtime_harness.bundle.atomic import replace_file
+from ...runtime_harness.devices import get
+from ..evaluation import evaluate
+from .bench import Bench
+from .finals import hold_finals
+from .folder import StudyFolder
+from .judging import judge_of
+from .measured import Measured
+from .pool import DevicePool
+from .result import StudyResult, result_of
+from .trial import Trial
+
+__all__ = ["hold"]
+
+
+def hold(
+    folder: StudyFolder,
+    trials: Mapping[int, Trial],
+    tell: Callable[[str], None],
+    began: float,
+) -> StudyResult:
+    """Hold a study's finals; ``began`` is when, by the monotonic clock, the search did.
+
+    Goes on where it was killed. Raises as `hold_finals` does.
+    """
+    plan, asked = folder.plan, folder.asked
+    estimator = judge_of(folder, tell)
+    bench = Bench(
+        teacher=estimator.teacher,
+        data=asked["data"],
+        dev=asked["dev"],
+        split=asked["split"],
+        metric=asked["metric"],
+        options=plan.options,
+        target=plan.target,
+        threads=plan.threads,
+        tell=tell,
+    )
+    pool = DevicePool[Measured](plan.devices, available=lambda name: get(name).info().available)
+    teacher = _teacher(folder, str(estimator.teacher), bench, pool, tell)
+    finals = hold_finals(folder, trials, bench, pool, teacher=teacher["metric"], tell=tell)
+    return result_of(
+        trials,
+        finals,
+        specification=plan.specification,
+        teacher=teacher,
+        study=str(folder.path.absolute()),
+        machine=platform.node(),
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+def _teacher(
+    folder: StudyFolder,
+    directory: str,
+    bench: Bench,
+    pool: DevicePool[Measured],
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """The teacher's metric on the development split, read once, and its latency."""
+    file = folder.path / "teacher.json"
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+    except OSError:
+        pass
+    except ValueError as error:
+        raise InputError(f"{file} is damaged ({error}): delete it, it is made again.") from error
+    tell("evaluating the teacher")
+    asked = folder.asked
+    judged = evaluate(
+        directory, asked["dev"] or asked["data"], split=asked["split"], metric=asked["metric"]
+    )
+    tell("compiling the teacher")
+    bundle = bench.teacher(folder.path, max(folder.plan.space.seq_lens))
+    tell("measuring the teacher")
+    (measured,) = pool.run([lambda device: bench.measure(bundle, device)])
+    bundle.unlink(missing_ok=True)
+    if isinstance(measured, CanaoError):
+        raise measured
+    found = {
+        "directory": directory,
+        "name": judged.metric,
+        "metric": judged.value,
+        "interval": list(judged.interval),
+        "n": judged.n,
+        "seq_len": max(folder.plan.space.seq_lens),
+        "measured": measured.to_json(),
+    }
+    replace_file(file, json.dumps(found, indent=1).encode())
+    return found

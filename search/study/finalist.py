@@ -1,0 +1,136 @@
+"""A model that came so far that it was compiled: what is known of it, and where it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from ...runtime_harness.bundle.atomic import replace_file
+from ..space.architecture import Architecture
+from .measured import Measured, worst
+
+__all__ = ["Finalist", "Trained"]
+
+_VERSION = 1
+_FILE = "finalist.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trained model: ``metric`` on the development split with its 95 % interval; ``held``: on
+    the rows held out of training, by which finalists are chosen."""
+
+    directory: str
+    name: str
+    metric: float
+    interval: tuple[float, float]
+    held: float
+    params: int
+    flops: int
+    bytes: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**vars(self), "interval": list(self.interval)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Trained:
+        """The inverse of `to_json`."""
+        return cls(**{**value, "interval": tuple(value["interval"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalist:
+    """``trial``: its number in the search, where ``estimate`` was its accuracy and
+    ``predicted_ms`` its latency. ``screened``: measured with inherited weights. ``trained``, then
+    ``bundle`` and ``measured`` (more than once): after full training. ``refused``: why it is,
+    empty where it is not.
+    """
+
+    trial: int
+    architecture: Architecture
+    estimate: float
+    predicted_ms: float
+    predicted_interval: tuple[float, float]
+    screened: Measured | None = None
+    trained: Trained | None = None
+    bundle: str | None = None
+    measured: tuple[Measured, ...] = ()
+    refused: tuple[str, ...] = ()
+
+    @property
+    def last(self) -> Measured | None:
+        """What was measured last: the worst of the final ones, else the screening."""
+        return worst(list(self.measured)) if self.measured else self.screened
+
+    @property
+    def passed(self) -> bool:
+        """Whether it went through everything."""
+        return bool(self.measured) and not self.refused
+
+    @property
+    def held(self) -> float:
+        """Its metric on the rows held out, after training; before that, the estimate."""
+        return self.estimate if self.trained is None else self.trained.held
+
+    def replace(self, **changes: Any) -> Finalist:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def save(self, folder: Path) -> Finalist:
+        """Keep it in its directory."""
+        replace_file(folder / _FILE, json.dumps(self.to_json(), indent=1).encode())
+        return self
+
+    @classmethod
+    def read(cls, folder: Path) -> Finalist | None:
+        """What was kept there; None where nothing was."""
+        try:
+            text = (folder / _FILE).read_text(encoding="utf-8")
+        except OSError:
+            return None
+        try:
+            return cls.from_json(json.loads(text))
+        except (ValueError, InputError) as error:
+            raise InputError(f"{folder / _FILE} is damaged: {error}.") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "version": _VERSION,
+            **vars(self),
+            "architecture": self.architecture.to_json(),
+            "predicted_interval": list(self.predicted_interval),
+            "screened": None if self.screened is None else self.screened.to_json(),
+            "trained": None if self.trained is None else self.trained.to_json(),
+            "measured": [one.to_json() for one in self.measured],
+            "refused": list(self.refused),
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> Finalist:
+        """The inverse of `to_json`; raises `InputError` where it is none."""
+        if not isinstance(value, dict) or value.get("version") != _VERSION:
+            raise InputError(f"a finalist has version {_VERSION}")
+        found = {name: item for name, item in value.items() if name != "version"}
+        try:
+            screened, trained = found["screened"], found["trained"]
+            return cls(
+                **{
+                    **found,
+                    "architecture": Architecture.from_json(found["architecture"]),
+                    "predicted_interval": tuple(found["predicted_interval"]),
+                    "screened": None if screened is None else Measured.from_json(screened),
+                    "trained": None if trained is None else Trained.from_json(trained),
+                    "measured": tuple(map(Measured.from_json, found["measured"])),
+                    "refused": tuple(found["refused"]),
+                }
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"a finalist's fields are wrong ({error})") from error
