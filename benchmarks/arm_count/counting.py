@@ -69,7 +69,7 @@ def count(
     cpu: str = "max",
     sysroot: str = _SYSROOT,
     everything: bool = False,
-    timeout: float = 300.0,
+    timeout: float = 1800.0,
 ) -> Counter[str]:
     """Instructions of each class that ``command``, an ARM program, executes in compiled code.
 
