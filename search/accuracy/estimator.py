@@ -7,6 +7,7 @@ weight is trained on.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,23 +19,30 @@ from ...compiler.models import load_model
 from ...errors import InputError
 from ..compress_inputs import read_data, read_tokenizer
 from ..evaluation import Evaluation, evaluate_model
+from ..evaluation_pytorch import model_inputs
 from ..space.architecture import Architecture
 from ..space.space import ArchitectureSpace
+from ..tasks.batching import length_batches
+from ..training.batches import Collator
 from ..training.heads import has_head
 from ..training.holdout import hold_out
 from ..training.options import TrainingOptions
-from ..training.run import TrainingData, sign_of
+from ..training.run import TrainingData, pad_id, sign_of
+from ..training.student import LABELS
 from ..training.teacher import find_teacher
 from ..training.trainer import bf16_in_hardware
 from .adaptation import adapted, cut_words
 from .options import SharingOptions
+from .rebuilding import Moments, observe
 from .result import Accuracy
+from .sandwich import dense
 from .sharing import share
 from .supernet import Supernet
 
 __all__ = ["AccuracyEstimator"]
 
 _BATCH = 64
+_CALIBRATION = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +74,7 @@ class AccuracyEstimator:
         self.options = options
         self._supernet = supernet
         self._words: dict[int, _Words] = {}
+        self._batches: dict[tuple[int, int], list[dict[str, torch.Tensor]]] = {}
         self._found: dict[tuple[str, int], Accuracy] = {}
 
     @classmethod
@@ -165,7 +174,9 @@ class AccuracyEstimator:
 
     def _shared(self, architecture: Architecture) -> Evaluation:
         words = self._words_of(architecture.vocabulary)
-        with self._supernet.narrowed(architecture, stored=True, rows=words.rows) as model:
+        with self._supernet.narrowed(
+            architecture, stored=True, rows=words.rows, seen=self._seen(architecture, words)
+        ) as model:
             return evaluate_model(
                 model,
                 words.tokenizer,
@@ -175,6 +186,38 @@ class AccuracyEstimator:
                 batch_size=_BATCH,
                 bf16=bool(self.options.bf16),
             )
+
+    def _seen(self, architecture: Architecture, words: _Words) -> dict[tuple[int, str], Moments]:
+        """What the matrices that lose blocks read, on some training rows, before they do."""
+        readers = self._supernet.readers(architecture)
+        if not readers:
+            return {}
+        key = (architecture.vocabulary, architecture.seq_len)
+        if key not in self._batches:
+            self._batches[key] = self._calibration(words.tokenizer, architecture.seq_len)
+        whole = dense(architecture)
+        with self._supernet.narrowed(whole, rows=words.rows) as model:
+            found = observe(
+                model, list(readers.values()), self._batches[key], bf16=bool(self.options.bf16)
+            )
+        return dict(zip(readers, found, strict=True))
+
+    def _calibration(self, tokenizer: Any, seq_len: int) -> list[dict[str, torch.Tensor]]:
+        """Batches of training rows, drawn by the seed, without labels."""
+        data, model = self.data, self._supernet.model
+        count = min(len(data.train), _CALIBRATION)
+        rows = random.Random(self.options.seed).sample(list(data.train), count)
+        features = data.task.features(rows, tokenizer, seq_len)
+        collate = Collator(inputs=model_inputs(model), pad_id=pad_id(model), longest=seq_len)
+        lengths = [len(feature["input_ids"]) for feature in features]
+        return [
+            {
+                name: tensor
+                for name, tensor in collate([features[place] for place in places]).items()
+                if name not in LABELS
+            }
+            for places in length_batches(lengths, _BATCH)
+        ]
 
     def _adapted(
         self,

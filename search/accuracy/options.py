@@ -16,7 +16,7 @@ _VERSION = 1
 
 def _training() -> TrainingOptions:
     return TrainingOptions(
-        epochs=5, learning_rate=2e-4, relation_weight=0.0, dropout=0.0, tables_fixed=True
+        epochs=3, learning_rate=2e-4, relation_weight=0.0, dropout=0.0, tables_fixed=True
     )
 
 

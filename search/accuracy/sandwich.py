@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
 from ...targets import PRECISIONS
-from ..space.architecture import Architecture
+from ..space.architecture import KINDS, Architecture
 from ..space.space import ArchitectureSpace, Decision, Scalar
 
-__all__ = ["extremes", "sandwich"]
+__all__ = ["dense", "extremes", "sandwich"]
 
 
 def extremes(space: ArchitectureSpace) -> tuple[Architecture, Architecture]:
@@ -28,6 +29,18 @@ def sandwich(
     """The largest, the smallest and ``count`` drawn ones: a function of the space and ``seed``."""
     rng = np.random.default_rng(list(seed))
     return (*extremes(space), *(space.sample(rng) for _ in range(count)))
+
+
+def dense(architecture: Architecture) -> Architecture:
+    """The same sizes with all blocks."""
+    layers = tuple(
+        dataclasses.replace(
+            layer,
+            **{kind: dataclasses.replace(layer.form(kind), density=1.0) for kind in KINDS},
+        )
+        for layer in architecture.layers
+    )
+    return dataclasses.replace(architecture, layers=layers)
 
 
 def _by_size(decision: Decision) -> list[Scalar]:

@@ -23,7 +23,7 @@ from ..training.teacher import load_tokenizer, task_facts
 from ..training.trainer import bf16_in_hardware
 from ..training.workshop import processes, workshop
 from .options import SharingOptions
-from .sandwich import extremes, sandwich
+from .sandwich import dense, extremes, sandwich
 from .student import SharedStudent
 from .supernet import Supernet
 
@@ -111,7 +111,8 @@ def _train(
     progress: Callable[[str], None] | None,
 ) -> dict[str, Any]:
     judged = sandwich(space, sharing.judged, (training.seed, _JUDGED))
-    chosen = [judged[0], *judged[2:]]  # the smallest is hardly better than chance
+    # The smallest is hardly better than chance.
+    chosen = [dense(network) for network in (judged[0], *judged[2:])]
 
     def judge() -> float:
         values = []

@@ -11,7 +11,7 @@ from ..training.capture import Capture
 from ..training.losses import hidden_loss, logits_loss, task_loss
 from ..training.options import TrainingOptions
 from ..training.student import LABELS, Student, Targets, logits_of, matched_layers
-from .sandwich import sandwich
+from .sandwich import dense, sandwich
 from .supernet import Supernet
 
 __all__ = ["SharedStudent"]
@@ -52,7 +52,7 @@ class SharedStudent(Student):
         networks = sandwich(self._space, self._networks, (self._options.seed, int(self.made)))
         self.made += 1
         sums: dict[str, torch.Tensor] = {}
-        for network in networks:
+        for network in map(dense, networks):
             for name, term in self._terms(network, targets, batch).items():
                 sums[name] = sums.get(name, torch.zeros(())) + term / len(networks)
         return {"loss": torch.stack(list(sums.values())).sum(), **sums}

@@ -24,11 +24,13 @@ from ...compiler.compression.axes import axes_of
 from ...compiler.compression.cutting import keep
 from ...compiler.compression.importance import Importance
 from ...compiler.compression.low_rank import word_table
-from ...compiler.compression.structure import Layer, Structure, structure_of
+from ...compiler.compression.structure import structure_of
 from ...errors import InputError, UnsupportedError
 from ..space.architecture import Architecture
 from ..space.recipes import check_teacher
 from .forms import as_stored, blocks_kept, narrow_inputs, stored_table, word_basis
+from .layout import matrices_of, sized_axes
+from .rebuilding import Moments, rebuilt
 from .views import swapped
 
 __all__ = ["Supernet"]
@@ -47,7 +49,7 @@ class Supernet:
         self.model = model
         self.layers = layers
         self._structure = structure_of(model)
-        self._axes = _axes(self._structure)
+        self._axes = sized_axes(self._structure)
         self._bases: dict[tuple[int, int], torch.Tensor] = {}
         self._tables: dict[tuple[int, int], torch.Tensor] = {}
 
@@ -91,23 +93,34 @@ class Supernet:
         *,
         stored: bool = False,
         rows: torch.Tensor | None = None,
+        seen: Mapping[tuple[int, str], Moments] | None = None,
     ) -> Iterator[Any]:
         """Inside the block ``model`` is the sub-network; gradients reach the shared weights.
 
-        Blocks are gone as its densities say, by their present squares, and the table of words
-        has its rank. ``stored``: weights and activations also have its precisions (without
-        gradients). ``rows`` int64: the tokens of a cut vocabulary, which ids then number. Raises
-        `InputError` where the architecture is larger than the model.
+        Blocks are gone as its densities say, those with the smallest squares, and the table of
+        words has its rank. ``stored``: weights and activations also have its precisions (without
+        gradients). ``rows`` int64: the tokens of a cut vocabulary, which ids then number.
+        ``seen``: what matrices read, by place of the layer and kind; their blocks are chosen and
+        rebuilt by it (without gradients). Raises `InputError` where the architecture is larger
+        than the model.
         """
         self.check(architecture)
         chosen = self.chosen(architecture)
         tensors = self._views(architecture, chosen)
         narrow: list[nn.Linear] = []
         for place, number in enumerate(chosen):
-            for kind, linear in _matrices(self._structure.layers[number]):
+            for kind, linear in matrices_of(self._structure.layers[number]):
                 form = architecture.layers[place].form(kind)
                 at = (linear, "weight")
-                if form.density < 1:
+                if form.density < 1 and seen is not None:
+                    tensors[at], tensors[linear, "bias"] = rebuilt(
+                        tensors[at],
+                        tensors[linear, "bias"],
+                        seen[place, kind],
+                        architecture.block,
+                        form.density,
+                    )
+                elif form.density < 1:
                     kept = blocks_kept(tensors[at], architecture.block, form.density)
                     tensors[at] = tensors[at] * kept
                 if stored:
@@ -126,6 +139,16 @@ class Supernet:
             stack.enter_context(self._depth(chosen))
             stack.enter_context(narrow_inputs(narrow))
             yield self.model
+
+    def readers(self, architecture: Architecture) -> dict[tuple[int, str], nn.Linear]:
+        """Of each matrix that loses blocks one that reads the same, by place of the layer and
+        kind."""
+        found: dict[tuple[int, str], nn.Linear] = {}
+        for place, number in enumerate(self.chosen(architecture)):
+            for kind, linear in matrices_of(self._structure.layers[number]):
+                if architecture.layers[place].form(kind).density < 1:
+                    found[place, kind] = linear
+        return found
 
     def _views(
         self, architecture: Architecture, chosen: list[int]
@@ -199,49 +222,6 @@ class Supernet:
             yield
         finally:
             setattr(parent, name, every)
-
-
-_Axes = tuple[nn.Parameter, int | None, tuple[tuple[int, str], ...]]
-"""A parameter, the layer that it is in, and what its axes run over."""
-
-
-def _axes(structure: Structure) -> Mapping[tuple[nn.Module, str], _Axes]:
-    """Of every parameter, by its module and its name there."""
-    kinds: dict[int, list[tuple[int, str]]] = {}
-    layer_of: dict[int, int] = {}
-    for number, layer in enumerate(structure.layers):
-        for what, cuts in (
-            ("heads", layer.keep_heads(torch.arange(layer.heads))),
-            ("ffn", layer.keep_ffn(torch.arange(layer.ffn))),
-        ):
-            for parameter, axis, _ in cuts:
-                kinds.setdefault(id(parameter), []).append((axis, what))
-        layer_of.update({id(parameter): number for parameter in layer.module.parameters()})
-    parameters = dict(structure.model.named_parameters())
-    for name, axes in axes_of(structure.model, "hidden").items():
-        kinds.setdefault(id(parameters[name]), []).extend((axis, "hidden") for axis in axes)
-    return {
-        (module, name): (
-            parameter,
-            layer_of.get(id(parameter)),
-            tuple(kinds.get(id(parameter), ())),
-        )
-        for module in structure.model.modules()
-        for name, parameter in module.named_parameters(recurse=False)
-    }
-
-
-def _matrices(layer: Layer) -> Iterator[tuple[str, nn.Linear]]:
-    """The matrices of a layer, each with its kind in an architecture."""
-    family = layer.family
-    for kind, paths in (
-        ("qkv", (family.query, family.key, family.value)),
-        ("output", (family.output,)),
-        ("up", family.ffn_in),
-        ("down", (family.ffn_out,)),
-    ):
-        for path in paths:
-            yield kind, layer.part(path)
 
 
 def _order(scores: torch.Tensor) -> torch.Tensor:
