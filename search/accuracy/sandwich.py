@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ...targets import PRECISIONS
-from ..space.architecture import KINDS, Architecture
+from ..space.architecture import KINDS, Architecture, LayerShape
 from ..space.space import ArchitectureSpace, Decision, Scalar
 
 __all__ = ["dense", "extremes", "sandwich"]
@@ -33,13 +34,14 @@ def sandwich(
 
 def dense(architecture: Architecture) -> Architecture:
     """The same sizes with all blocks."""
-    layers = tuple(
-        dataclasses.replace(
-            layer,
-            **{kind: dataclasses.replace(layer.form(kind), density=1.0) for kind in KINDS},
-        )
-        for layer in architecture.layers
-    )
+
+    def whole(layer: LayerShape) -> LayerShape:
+        forms: dict[str, Any] = {
+            kind: dataclasses.replace(layer.form(kind), density=1.0) for kind in KINDS
+        }
+        return dataclasses.replace(layer, **forms)
+
+    layers = tuple(map(whole, architecture.layers))
     return dataclasses.replace(architecture, layers=layers)
 
 
