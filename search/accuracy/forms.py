@@ -18,7 +18,7 @@ from ...compiler.quantization.grids import nearest
 from ...compiler.quantization.sites import LEAST
 from ...compiler.quantization.tables import LEAST_TABLE
 
-__all__ = ["as_stored", "blocks_kept", "narrow_inputs", "stored_table", "word_basis"]
+__all__ = ["as_stored", "blocks_kept", "narrow_inputs", "reads_int8", "stored_table", "word_basis"]
 
 
 def blocks_kept(weight: torch.Tensor, block: tuple[int, int], density: float) -> torch.Tensor:
@@ -43,6 +43,11 @@ def as_stored(weight: torch.Tensor, precision: str) -> torch.Tensor:
         kind = torch.bfloat16 if precision == "bf16" else torch.float16
         return weight.to(kind).to(weight.dtype)
     return nearest(weight, 4) if precision == "int4-weights" else fake_weight(weight)
+
+
+def reads_int8(weight: torch.Tensor, precision: str) -> bool:
+    """Whether a product by ``weight`` is of 8 bits on both sides."""
+    return precision == "int8" and min(weight.shape) >= LEAST
 
 
 @contextmanager

@@ -28,7 +28,14 @@ from ...compiler.compression.structure import structure_of
 from ...errors import InputError, UnsupportedError
 from ..space.architecture import Architecture
 from ..space.recipes import check_teacher
-from .forms import as_stored, blocks_kept, narrow_inputs, stored_table, word_basis
+from .forms import (
+    as_stored,
+    blocks_kept,
+    narrow_inputs,
+    reads_int8,
+    stored_table,
+    word_basis,
+)
 from .layout import matrices_of, sized_axes
 from .rebuilding import Moments, rebuilt
 from .views import swapped
@@ -125,11 +132,12 @@ class Supernet:
                     tensors[at] = tensors[at] * kept
                 if stored:
                     tensors[at] = as_stored(tensors[at], form.precision)
-                    narrow += [linear] if form.precision == "int8" else []
+                    narrow += [linear] if reads_int8(tensors[at], form.precision) else []
         if stored:
             for linear in self._others():
-                tensors[linear, "weight"] = as_stored(tensors[linear, "weight"], architecture.rest)
-                narrow += [linear] if architecture.rest == "int8" else []
+                at = (linear, "weight")
+                tensors[at] = as_stored(tensors[at], architecture.rest)
+                narrow += [linear] if reads_int8(tensors[at], architecture.rest) else []
         table = word_table(self.model)[2]
         tensors[table, "weight"] = self._words(
             tensors[table, "weight"], architecture, stored, rows

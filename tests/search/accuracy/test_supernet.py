@@ -55,7 +55,10 @@ def test_a_sub_network_is_what_pruning_leaves_and_the_whole_is_the_teacher(
     assert torch.allclose(logits(supernet.model), logits(teacher), atol=1e-4)
 
 
-@given(seed=seeds, architecture=architectures(space()))
+@given(
+    seed=seeds,
+    architecture=architectures(space()) | architectures(space(rest="int8")),
+)
 def test_blocks_ranks_and_int8_are_those_of_compression(
     seed: int, architecture: Architecture
 ) -> None:
