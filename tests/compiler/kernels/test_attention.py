@@ -211,7 +211,7 @@ def test_this_machine_has_an_engine() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@compiling()
+@compiling(3)
 @given(drawn=st.lists(cases(), min_size=3, max_size=3))
 def test_any_attention(kind: type[Engine], drawn: list[Case]) -> None:
     engine = engine_of(kind)

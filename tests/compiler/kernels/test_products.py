@@ -76,7 +76,7 @@ def check(
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@compiling()
+@compiling(2)
 @given(data=st.data(), shape=shapes, epilogue=epilogues, seed=st.integers(0, 2**32))
 def test_products_here(
     name: str, data: st.DataObject, shape: ProductShape, epilogue: Epilogue, seed: int
@@ -86,7 +86,7 @@ def test_products_here(
 
 
 @pytest.mark.parametrize("name", ARM)
-@compiling()
+@compiling(2)
 @given(data=st.data(), shape=shapes, epilogue=epilogues, seed=st.integers(0, 2**32))
 def test_products_on_arm(
     name: str, data: st.DataObject, shape: ProductShape, epilogue: Epilogue, seed: int

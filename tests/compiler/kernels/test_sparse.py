@@ -70,7 +70,7 @@ def check(
         case.check(found)
 
 
-@compiling()
+@compiling(2)
 @given(data=st.data(), shape=shapes, epilogue=epilogues, seed=st.integers(0, 2**32))
 def test_sparse_products_here(
     data: st.DataObject, shape: ProductShape, epilogue: Epilogue, seed: int
@@ -79,7 +79,7 @@ def test_sparse_products_here(
 
 
 @pytest.mark.parametrize("name", ["arm64", "arm64-i8mm"])
-@compiling()
+@compiling(2)
 @given(data=st.data(), shape=shapes, epilogue=epilogues, seed=st.integers(0, 2**32))
 def test_sparse_products_on_arm(
     name: str, data: st.DataObject, shape: ProductShape, epilogue: Epilogue, seed: int

@@ -130,14 +130,14 @@ def check(target: Target, data: st.DataObject, epilogue: Epilogue, seed: int, ru
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@compiling()
+@compiling(2)
 @given(data=st.data(), epilogue=epilogues, seed=st.integers(0, 2**32))
 def test_products_here(name: str, data: st.DataObject, epilogue: Epilogue, seed: int) -> None:
     check(TARGETS[name], data, epilogue, seed, run_batch)
 
 
 @pytest.mark.parametrize("name", ["arm64", "arm64-i8mm"])
-@compiling()
+@compiling(2)
 @given(data=st.data(), epilogue=epilogues, seed=st.integers(0, 2**32))
 def test_products_on_arm(name: str, data: st.DataObject, epilogue: Epilogue, seed: int) -> None:
     check(targets.get(name), data, epilogue, seed, run_batch_on_arm)
