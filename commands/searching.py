@@ -135,12 +135,18 @@ def report(
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="FILE.html", help="One page, self-contained.")
     ],
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--compare", metavar="STUDY", help="Another study, drawn beside it; may repeat."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write a page about a study: what it found, what it refused, and how to do it again."""
     from ..search.study.report import write_study_report
 
-    place = write_study_report(study, output)
+    place = write_study_report(study, output, compare or ())
     if json:
         console.print_json({"path": str(place)})
         return
@@ -167,7 +173,7 @@ def _tell(found: StudyResult, json: bool) -> None:
     )
     console.say(
         f"{found.specification}: trial {best['trial']}, {name} {best['accuracy']:.2f} "
-        f"({best['loss']:+.2f} lost), {best['latency_ms']:.3g} ms; of {found.trials} trials "
+        f"({best['loss']:.2f} lost), {best['latency_ms']:.3g} ms; of {found.trials} trials "
         f"{len(found.refused)} were refused"
     )
     console.say(f"{best['model']}, {best['bundle']}: {found.seconds / 60:.1f} min")

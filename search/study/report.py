@@ -1,0 +1,260 @@
+"""A study as one page of HTML, which holds all that it shows and needs no network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from ...runtime_harness.bundle.atomic import replace_file
+from ..report import check_report_path
+from ..space.architecture import KINDS, Architecture
+from . import drawing, plots
+from .folder import StudyFolder
+from .result import StudyResult
+from .running import opened
+from .trial import Trial
+from .units import shown_memory
+from .work import trials_of
+
+__all__ = ["commands_of", "write_study_report"]
+
+
+def write_study_report(
+    study: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    compare: Sequence[str | os.PathLike[str]] = (),
+) -> Path:
+    """Write the page of a study, finished or not, whole or not at all.
+
+    ``compare``: other studies whose search is drawn beside it, of other controllers, say. Raises
+    `InputError` for a bad path, or a directory that is no study or a damaged one.
+    """
+    import jinja2
+
+    place = check_report_path(path)
+    folder = StudyFolder.open(study)
+    trials = _trials(folder)
+    result = _result(folder)
+    others = [StudyFolder.open(other) for other in compare]
+    named = [(_name(one), _trials(one)) for one in others]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent.parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    best = None if result is None else result.best
+    shapes = [] if best is None else [Architecture.from_json(best["architecture"])]
+    precisions = sorted(
+        {
+            a.layers[n].form(k).precision
+            for a in shapes
+            for n in range(len(a.layers))
+            for k in KINDS
+        }
+    )
+    points = [] if result is None else plots.quality(result)
+    text = environment.get_template("study.html").render(
+        title=f"A model for {folder.plan.devices[0]}",
+        introduction=_introduction(folder, trials),
+        verdict=_verdict(result),
+        message="" if result is None else result.message,
+        warnings=_warnings(result),
+        front=plots.front_plot(trials, result, folder.plan.specification),
+        picture=drawing.draw(shapes[0]) if shapes else "",
+        legend=drawing.legend(precisions),
+        measured_columns=_MEASURED,
+        measured=[] if result is None else [_measured(row, best) for row in result.measured],
+        quality=_quality(points),
+        quality_plot=plots.quality_plot(points) if points else "",
+        search=plots.search_plot([(_name(folder), trials), *named]),
+        compared=[
+            _compared(name, of, curve) for (name, of), curve in _curves(folder, trials, named)
+        ],
+        compared_columns=_COMPARED,
+        refused_columns=("trial", "stage", "why"),
+        refused=[] if result is None else [_refusal(row) for row in result.refused],
+        commands="\n".join(commands_of(folder, result)),
+        plan=json.dumps(folder.plan.to_json(), indent=1),
+    )
+    replace_file(place, text.encode())
+    return place
+
+
+def commands_of(folder: StudyFolder, result: StudyResult | None) -> list[str]:
+    """The commands that do it again: the search, then the chosen model's measurements."""
+    plan, asked = folder.plan, folder.asked
+    given = plan.specification
+    line = ["canao", "search", str(asked["model"]), "--data", str(asked["data"])]
+    for device in plan.devices:
+        line += ["--device", device]
+    if given.latency_ms is not None:
+        line += ["--latency", f"{given.latency_ms:g}ms"]
+    if given.memory_bytes is not None:
+        line += ["--memory", f"{given.memory_bytes}B"]
+    if given.max_loss is not None:
+        line += ["--max-loss", f"{given.max_loss:g}%"]
+    options: dict[str, Any] = {
+        "trials": folder.trials,
+        "controller": plan.controller,
+        "seed": plan.seed,
+        "finalists": plan.finalists,
+        "target": plan.target,
+        "threads": plan.threads,
+        "storage": folder.storage,
+        **{name: asked[name] for name in ("teacher", "predictor", "dev", "metric")},
+    }
+    for name, value in options.items():
+        if value is not None:
+            line += [f"--{name}", str(value)]
+    # The space and the training options as they were, whatever became of their files.
+    line += ["--space", "space.json", "--training", "training.json", "-o", "STUDY"]
+    found = [
+        "# space.json and training.json: the fields space and options of the plan below",
+        shlex.join(line),
+    ]
+    best = None if result is None else result.best
+    if best is not None:
+        length = best["architecture"]["seq_len"]
+        bundle = str(folder.path / "best.canao")
+        found += [
+            shlex.join(["canao", "bench", bundle, "--device", plan.devices[0]])
+            + f" --threads {plan.threads}",
+            shlex.join(["canao", "eval", bundle, "--data", str(asked["dev"] or asked["data"])])
+            + f" --device {plan.devices[0]} --seq-len {length}",
+        ]
+    return found
+
+
+def _trials(folder: StudyFolder) -> dict[int, Trial]:
+    if folder.storage is None and not folder.journal.is_file():
+        return {}
+    with opened(folder) as ledger:
+        found = trials_of(ledger)
+    return {number: found[number] for number in found if number < folder.trials}
+
+
+def _result(folder: StudyFolder) -> StudyResult | None:
+    try:
+        text = folder.result.read_text(encoding="utf-8")
+    except OSError:
+        return None
+    try:
+        return StudyResult.from_json(json.loads(text))
+    except (ValueError, InputError) as error:
+        raise InputError(f"{folder.result} is damaged: {error}") from error
+
+
+def _name(folder: StudyFolder) -> str:
+    return f"{folder.plan.controller}, seed {folder.plan.seed}"
+
+
+def _introduction(folder: StudyFolder, trials: Mapping[int, Trial]) -> str:
+    plan = folder.plan
+    took = sum(trial.seconds for trial in trials.values())
+    over = sum(trial.overhead for trial in trials.values())
+    share = f", {over / took:.1%} of it outside of evaluation" if took else ""
+    return (
+        f"{folder.asked['model']} on {folder.asked['data']}, for {', '.join(plan.devices)} "
+        f"({plan.target}, {plan.threads} thread{'s' if plan.threads > 1 else ''}): "
+        f"{plan.specification}. {len(trials)} of {folder.trials} trials by {plan.controller}, out "
+        f"of {plan.space.size():.3g} architectures, took {took / 60:.1f} minutes of work{share}."
+    )
+
+
+def _verdict(result: StudyResult | None) -> str:
+    if result is None:
+        return "The study is not finished: nothing was measured yet."
+    best = result.best
+    if best is None:
+        return ""
+    faster = result.teacher["measured"]["latency_ms"] / best["latency_ms"]
+    memory = best["memory_bytes"]
+    room = "" if memory is None else f", {shown_memory(memory)} at its peak"
+    return (
+        f"Trial {best['trial']}: {best['metric']} {best['accuracy']:.2f} (teacher "
+        f"{result.teacher['metric']:.2f}), {best['latency_ms']:.3g} ms and at most "
+        f"{best['latency_interval'][1]:.3g} ms{room}; {faster:.1f} times as fast as the teacher."
+    )
+
+
+def _warnings(result: StudyResult | None) -> list[str]:
+    if result is None:
+        return []
+    found = []
+    if any(row["emulated"] for row in result.measured):
+        found.append("Latencies are of an emulated device: no times of real silicon.")
+    if result.best is not None and not result.best["stable"]:
+        found.append("The measurements of the chosen model were not stable: measure it again.")
+    return found
+
+
+_MEASURED = (
+    *("trial", "metric", "95 % interval", "lost", "latency, ms", "95 % interval"),
+    *("predicted, ms", "memory", "parameters", ""),
+)
+
+
+def _measured(row: Mapping[str, Any], best: Mapping[str, Any] | None) -> tuple[str, ...]:
+    trained = row["trained"]
+    low, high = row["latency_interval"]
+    is_best = best is not None and best["trial"] == row["trial"]
+    verdict = "best" if is_best else "fits" if row["passed"] else "refused" if trained else ""
+    return (
+        str(row["trial"]),
+        f"{row['accuracy']:.2f}" if trained else f"about {row['estimate']:.2f}",
+        "{:.2f} to {:.2f}".format(*row["accuracy_interval"]) if trained else "not trained",
+        f"{row['loss']:.2f}" if trained else "",
+        f"{row['latency_ms']:.3g}" + (" (emulated)" if row["emulated"] else ""),
+        f"{low:.3g} to {high:.3g}",
+        f"{row['predicted_ms']:.3g}",
+        "" if row["memory_bytes"] is None else shown_memory(row["memory_bytes"]),
+        f"{row['params'] / 1e6:.2f} M" if trained else "",
+        verdict,
+    )
+
+
+def _quality(points: Sequence[tuple[float, float, tuple[float, float], int]]) -> str:
+    if not points:
+        return ""
+    errors = sorted(abs(predicted / measured - 1) for predicted, measured, _, _ in points)
+    inside = sum(low <= measured <= high for _, measured, (low, high), _ in points)
+    close = sum(error <= 0.1 for error in errors)
+    return (
+        f"Of {len(points)} models that were measured, {close} were predicted to within 10 %, and "
+        f"{inside} lie in the predictor's interval, which should hold nine of ten; half of the "
+        f"errors are below {errors[len(errors) // 2]:.1%}. These models were chosen for being "
+        "predicted to be good, which a fair sample is not."
+    )
+
+
+_COMPARED = ("controller", "trials", "fit", "best accuracy", "hypervolume")
+
+
+def _curves(
+    folder: StudyFolder,
+    trials: Mapping[int, Trial],
+    others: Sequence[tuple[str, Mapping[int, Trial]]],
+) -> list[tuple[tuple[str, Mapping[int, Trial]], list[float]]]:
+    studies = [(_name(folder), trials), *others]
+    return list(zip(studies, plots.curves(studies), strict=True))
+
+
+def _compared(name: str, trials: Mapping[int, Trial], curve: Sequence[float]) -> tuple[str, ...]:
+    fitting = [trial for trial in trials.values() if trial.outcome.feasible]
+    best = max((trial.outcome.accuracy or 0.0 for trial in fitting), default=None)
+    return (
+        name,
+        str(len(trials)),
+        str(len(fitting)),
+        "" if best is None else f"{best:.2f}",
+        f"{curve[-1]:.3g}" if curve else "",
+    )
+
+
+def _refusal(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return str(row["trial"]), str(row["stage"]), "; ".join(row["reasons"])

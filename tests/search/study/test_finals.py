@@ -1,0 +1,394 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from canao.errors import CanaoError, DeviceError, InputError, NumericsError
+from canao.search.space.architecture import Architecture
+from canao.search.study.finalist import Finalist, Trained
+from canao.search.study.finals import Finals, candidates, hold_finals
+from canao.search.study.folder import StudyFolder
+from canao.search.study.guarantee import misses
+from canao.search.study.measured import Measured
+from canao.search.study.pareto import front_of, hypervolume
+from canao.search.study.pool import DevicePool
+from canao.search.study.report import commands_of, write_study_report
+from canao.search.study.result import StudyResult, result_of
+from canao.search.study.running import run_trials
+from canao.search.study.specification import Specification
+from canao.search.study.trial import Trial
+from tests.search.controllers.synthetic import accuracy_of, latency_of
+from tests.search.study.problems import judge, plan, study
+
+TEACHER = 75.0
+
+
+def measured(latency: float, **changes: Any) -> Measured:
+    found = Measured(
+        device="local",
+        target="host",
+        latency_ms=latency,
+        interval=(latency * 0.98, latency * 1.02),
+        p90_ms=latency * 1.1,
+        relative=latency / 5,
+        peak_bytes=6_000_000,
+        emulated=False,
+        stable=True,
+        reason="the median is known to 2%",
+        fingerprint="0" * 16,
+    )
+    return dataclasses.replace(found, **changes)
+
+
+class Bench:
+    """Sums over sizes; counts what it is asked for. ``slower``: measured over predicted."""
+
+    def __init__(self, slower: float = 1.0, broken: tuple[int, ...] = ()) -> None:
+        self.slower = slower
+        self.broken = broken
+        self.done: list[str] = []
+        self._architectures: dict[Path, Architecture] = {}
+
+    def inherit(self, architecture: Architecture, folder: Path) -> Path:
+        self.done.append(f"inherit {architecture.digest}")
+        self._architectures[folder / "inherited.canao"] = architecture
+        return folder / "inherited.canao"
+
+    def train(self, architecture: Architecture, folder: Path) -> Trained:
+        self.done.append(f"train {architecture.digest}")
+        metric = accuracy_of(architecture) + 1.5
+        return Trained(
+            directory=str(folder / "model"),
+            name="accuracy",
+            metric=metric,
+            interval=(metric - 1, metric + 1),
+            held=metric - 0.5,
+            params=10,
+            flops=20,
+            bytes=30,
+            seconds=1.0,
+        )
+
+    def compile(self, architecture: Architecture, trained: Trained, folder: Path) -> Path:
+        self.done.append(f"compile {architecture.digest}")
+        if len(architecture.layers) in self.broken:
+            raise NumericsError("The outputs differ.")
+        self._architectures[folder / "model.canao"] = architecture
+        return folder / "model.canao"
+
+    def measure(self, bundle: Path, device: str) -> Measured:
+        self.done.append(f"measure {bundle.name}")
+        return measured(self.slower * latency_of(self._architectures[bundle]))
+
+    def count(self, what: str) -> int:
+        return sum(entry.startswith(what) for entry in self.done)
+
+
+def pool() -> DevicePool[Any]:
+    return DevicePool(["local"], available=lambda _: True, pause=0.0)
+
+
+def found(folder: StudyFolder, bench: Bench) -> tuple[Mapping[int, Trial], Finals]:
+    trials = run_trials(folder, judge)
+    finals = hold_finals(folder, trials, bench, pool(), teacher=TEACHER, tell=lambda _: None)
+    return trials, finals
+
+
+def told(trials: Mapping[int, Trial], finals: Finals, given: Specification) -> StudyResult:
+    teacher = {
+        "name": "accuracy",
+        "metric": TEACHER,
+        "interval": [74.0, 76.0],
+        "measured": measured(3.0).to_json(),
+    }
+    return result_of(
+        trials,
+        finals,
+        specification=given,
+        teacher=teacher,
+        study="s",
+        machine="m",
+        seconds=1.0,
+    )
+
+
+def begun(path: Path, given: Specification, trials: int = 30) -> StudyFolder:
+    return study(path, trials, specification=given, controller="random")
+
+
+def test_the_best_is_the_most_accurate_that_fits(tmp_path: Path) -> None:
+    given = Specification(latency_ms=0.8, memory_bytes=7_000_000, max_loss=20.0)
+    folder, bench = begun(tmp_path / "s", given), Bench()
+    trials, finals = found(folder, bench)
+    best = finals.passed[0]
+    assert best.last is not None
+    assert best.last.interval[1] <= 0.8
+    fitting = [t for t in trials.values() if latency_of(t.architecture) * 1.02 <= 0.8]
+    assert accuracy_of(best.architecture) == max(accuracy_of(t.architecture) for t in fitting)
+    result = told(trials, finals, given)
+    assert result.best is not None
+    assert result.best["trial"] == best.trial
+    assert StudyResult.from_json(result.to_json()) == result
+    assert {row["trial"] for row in result.refused} >= {
+        t.number for t in trials.values() if t.outcome.accuracy is None
+    }
+    # Trained are only as many as were asked for; those were measured twice and screened once.
+    assert bench.count("train") == 2
+    assert bench.count("measure model") == 4
+
+
+def test_a_finished_step_is_not_done_again(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "s", Specification(latency_ms=0.8))
+    _, first = found(folder, Bench())
+    bench = Bench()
+    _, again = found(folder, bench)
+    assert again == first
+    assert bench.done == []
+    # A training that was cut short is.
+    best = first.passed[0]
+    best.replace(trained=None, measured=(), bundle=None).save(
+        folder.finalist(best.architecture.digest)
+    )
+    _, third = found(folder, bench)
+    assert third == first
+    assert bench.count("train") == 1
+
+
+def test_whoever_turns_out_too_slow_is_refused_before_training(tmp_path: Path) -> None:
+    given = Specification(latency_ms=0.8)
+    folder, bench = begun(tmp_path / "s", given), Bench(slower=1.25)
+    trials, finals = found(folder, bench)
+    slow = [one for one in finals.finalists if one.refused]
+    assert slow
+    assert all(one.trained is None for one in slow)
+    assert "and 0.8 ms are allowed" in slow[0].refused[0]
+    assert finals.passed
+    assert all(one.last and one.last.interval[1] <= 0.8 for one in finals.passed)
+    assert finals.drift == pytest.approx(1.25)
+    assert told(trials, finals, given).best is not None
+
+
+def test_wrong_numbers_are_refused_and_the_next_is_trained(tmp_path: Path) -> None:
+    given = Specification(latency_ms=2.0)
+    folder = begun(tmp_path / "s", given)
+    trials, sound = found(folder, Bench())
+    depth = len(sound.passed[0].architecture.layers)
+    other = begun(tmp_path / "t", given)
+    _, finals = found(other, Bench(broken=(depth,)))
+    refused = [one for one in finals.finalists if one.refused]
+    assert {one.refused for one in refused} == {("The outputs differ.",)}
+    assert all(len(one.architecture.layers) != depth for one in finals.passed)
+    stages = {row["stage"] for row in told(trials, finals, given).refused}
+    assert "trained" in stages
+
+
+@pytest.mark.parametrize(
+    ("given", "bench", "message"),
+    [
+        (Specification(latency_ms=0.8, max_loss=0.1), Bench(), r"--max-loss [\d.]+% would take"),
+        (Specification(latency_ms=0.5), Bench(slower=9), r"--latency [\d.]+ms would take trial"),
+        (Specification(memory_bytes=5_000_000), Bench(), r"--memory 6\.03MB would take trial"),
+        (Specification(latency_ms=0.001), Bench(), "the fastest is predicted at"),
+    ],
+)
+def test_none_fits(tmp_path: Path, given: Specification, bench: Bench, message: str) -> None:
+    trials, finals = found(begun(tmp_path / "s", given, trials=12), bench)
+    result = told(trials, finals, given)
+    assert result.best is None
+    assert not finals.passed
+    assert result.message.startswith(f"No model meets the specification ({given})")
+    assert re.search(message, result.message)
+
+
+def test_what_would_have_to_give_is_enough(tmp_path: Path) -> None:
+    given = Specification(latency_ms=0.5)
+    trials, finals = found(begun(tmp_path / "s", given, trials=12), Bench(slower=9))
+    offered = told(trials, finals, given).message.split("--latency ")[1].split("ms")[0]
+    loose = begun(tmp_path / "t", Specification(latency_ms=float(offered)), trials=12)
+    assert found(loose, Bench(slower=9))[1].passed
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, []),
+        ({"interval": (0.9, 1.001)}, ["at most 1.001 ms, and 1 ms are allowed"]),
+        ({"peak_bytes": 9_000_000}, ["takes 9 MB, and 8 MB are allowed"]),
+        ({"peak_bytes": None}, ["memory cannot be told"]),
+        ({"interval": (1, 2), "peak_bytes": 9_000_000}, ["at most 2 ms", "takes 9 MB"]),
+    ],
+)
+def test_refusals(changes: dict[str, Any], words: list[str]) -> None:
+    given = Specification(latency_ms=1.0, memory_bytes=8_000_000, max_loss=1.0)
+    # One of several measurements is enough to be refused.
+    both = [measured(0.9), measured(0.9, **changes)]
+    reasons = misses(given, both, metric=90.0, teacher=91.0)
+    assert len(reasons) == len(words)
+    assert all(word in reason for word, reason in zip(words, reasons, strict=True))
+    lost = misses(given, both, metric=89.9, teacher=91.0, name="F1")
+    assert lost[len(words) :] == ["F1 is 89.90, 1.10 below the teacher's 91.00, and 1 are allowed"]
+    assert misses(Specification(), both, metric=0.0, teacher=91.0) == []
+
+
+def test_candidates_come_by_front_and_accuracy(tmp_path: Path) -> None:
+    trials = run_trials(begun(tmp_path / "s", Specification(latency_ms=0.8)), judge)
+    order = candidates(trials, Specification(latency_ms=0.8))
+    assert order
+    first = order[0]
+    assert first.outcome.accuracy == max(
+        trial.outcome.accuracy or 0 for trial in trials.values() if trial.outcome.feasible
+    )
+    places = [trial.outcome.feasible for trial in order]
+    assert places == sorted(places, reverse=True)
+    assert all(t.finding and t.finding.latency_interval[0] <= 0.8 for t in order)
+
+
+POINTS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12)
+
+
+@given(POINTS)
+def test_fronts(points: list[tuple[int, int]]) -> None:
+    front = front_of(points, lambda p: (float(p[0]), float(p[1])))
+    for point in points:
+        better = [f for f in front if f[0] <= point[0] and f[1] >= point[1]]
+        assert better
+    for one in front:
+        assert not any(o != one and o[0] <= one[0] and o[1] >= one[1] for o in points)
+    # The area is that of the cells of a grid that some point dominates.
+    cells = sum(any(p[0] <= x and p[1] > y for p in points) for x in range(10) for y in range(10))
+    assert hypervolume([(float(x), float(y)) for x, y in points], (10.0, 0.0)) == cells
+
+
+def test_a_device_that_is_lost_returns_its_job() -> None:
+    lost, log, lock = set(), [], threading.Lock()
+
+    def job(number: int) -> Callable[[str], str]:
+        def run(device: str) -> str:
+            with lock:
+                log.append((number, device))
+            time.sleep(0.01)
+            if device == "bad" and number >= 1:
+                lost.add("bad")
+                raise DeviceError("bad was lost")
+            return f"{number} on {device}"
+
+        return run
+
+    devices = DevicePool[str](["bad", "good"], available=lambda name: name not in lost, pause=0)
+    results = devices.run([job(number) for number in range(6)])
+    assert [str(result)[0] for result in results] == list("012345")
+    assert sum(device == "bad" for _, device in log) <= 2
+
+    alone = DevicePool[str](["bad"], available=lambda name: False, pause=0)
+    with pytest.raises(DeviceError, match=r"Every device was lost \(bad\): bad was lost; the"):
+        alone.run([job(2)])
+    with pytest.raises(ZeroDivisionError):
+        alone.run([lambda device: str(1 // 0)])
+
+
+def test_a_job_that_loses_devices_ends() -> None:
+    calls = []
+
+    def fatal(device: str) -> str:
+        calls.append(device)
+        raise DeviceError("it hangs")
+
+    def wrong(device: str) -> str:
+        raise InputError("no such target")
+
+    devices = DevicePool[str](["a", "b"], available=lambda name: True, pause=0)
+    first, second, third = devices.run([fatal, wrong, lambda device: "fine"])
+    assert isinstance(first, DeviceError)
+    assert isinstance(second, CanaoError)
+    assert third == "fine"
+    assert len(calls) == 3
+
+
+def test_one_job_a_device_at_a_time() -> None:
+    """Also where two studies on this machine want the same one."""
+    active, most, lock = [0], [0], threading.Lock()
+
+    def job(device: str) -> str:
+        with lock:
+            active[0] += 1
+            most[0] = max(most[0], active[0])
+        time.sleep(0.02)
+        with lock:
+            active[0] -= 1
+        return device
+
+    studies = [DevicePool[str](["phone:1"], available=lambda name: True) for _ in range(2)]
+    threads = [threading.Thread(target=one.run, args=([job] * 3,)) for one in studies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+
+
+def test_finalists_round_trip(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "s", Specification(latency_ms=0.8), trials=12)
+    _, finals = found(folder, Bench())
+    for one in finals.finalists:
+        assert Finalist.from_json(one.to_json()) == one
+    place = folder.finalist(finals.finalists[0].architecture.digest)
+    for text in ("{", "[]", '{"version": 1}'):
+        (place / "finalist.json").write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match="damaged"):
+            Finalist.read(place)
+
+
+def test_the_page_tells_everything_and_needs_no_network(tmp_path: Path) -> None:
+    given = Specification(latency_ms=0.8, max_loss=20.0)
+    folder = StudyFolder.begin(
+        tmp_path / "s", plan(specification=given), trials=20, storage=None, asked=ASKED
+    )
+    place = tmp_path / "page.html"
+    write_study_report(tmp_path / "s", place)  # before anything was tried
+    trials, finals = found(folder, Bench(slower=1.2))
+    write_study_report(tmp_path / "s", place)
+    assert "The study is not finished" in place.read_text(encoding="utf-8")
+    result = told(trials, finals, given)
+    folder.result.write_text(json.dumps(result.to_json()), encoding="utf-8")
+    other = plan(specification=given, controller="random")
+    run_trials(
+        StudyFolder.begin(tmp_path / "o", other, trials=8, storage=None, asked=ASKED), judge
+    )
+    write_study_report(tmp_path / "s", place, [tmp_path / "o"])
+    text = place.read_text(encoding="utf-8")
+    assert result.best is not None
+    for wanted in (
+        f"Trial {result.best['trial']}: accuracy",
+        "<svg viewBox",
+        "random, seed 1",
+        "tpe, seed 1",
+        "--latency 0.8ms --max-loss 20%",
+        result.refused[0]["reasons"][0],
+        "were predicted to within 10 %",
+        "&lt;b&gt;model",  # names are escaped
+    ):
+        assert wanted in text
+    assert "<script src" not in text
+    assert "<link" not in text
+    assert commands_of(folder, result)[1].startswith("canao search '<b>model' --data data")
+
+
+ASKED = {
+    "model": "<b>model",
+    "data": "data",
+    "teacher": None,
+    "dev": None,
+    "split": "dev",
+    "metric": None,
+    "predictor": None,
+}
