@@ -20,11 +20,11 @@ from .parameters import Derivation
 
 if TYPE_CHECKING:
     from .idle import IdleLines
-    from .iree_session import PipelineError
-    from .patterns.base import Pattern, Stage
+    from .iree_session import PhasedCompiler, PipelineError
+    from .patterns.base import Pattern, PatternContext, Stage
     from .sparsity import BlockCount
 
-__all__ = ["LoweringRequest", "LoweringResult", "lower", "one_line"]
+__all__ = ["LoweringRequest", "LoweringResult", "executed_calls", "lower", "one_line"]
 
 _SNIPPET = 220
 _LONGEST = 600
@@ -165,6 +165,21 @@ def lower(
         raise type(error)(text) from error
 
 
+def executed_calls(request: LoweringRequest) -> tuple[tuple[str, str], ...]:
+    """The dispatches that one call of the compiled ``request`` would execute, in order, each with
+    its layer: all of the compilation but the code of each. Raises as `lower` does."""
+    from .flags import iree_flags
+    from .iree_session import PipelineError
+    from .patterns.registry import pipeline
+
+    patterns = pipeline(request.target, fusion=request.fusion, drop=request.drop_patterns)
+    flags = iree_flags(request.target, fusion=request.fusion) + request.flags
+    try:
+        return _arranged(request, patterns, flags, None).calls
+    except PipelineError as failure:
+        raise _explain(failure, request.target) from failure
+
+
 def _check_names(request: LoweringRequest, chosen: Mapping[Stage, Sequence[Pattern]]) -> None:
     from .patterns.registry import ordered_names
 
@@ -211,13 +226,47 @@ def _lower(
     flags: Sequence[str],
     log: Path | None,
 ) -> LoweringResult:
+    started = time.perf_counter()
+    found = _arranged(request, chosen, flags, log)
+    found.compiler.advance("end")
+    found.compiler.write(output)
+    context = found.context
+    return LoweringResult(
+        calls=found.calls,
+        patterns=found.applied,
+        parameters=found.parameters,
+        derivations=tuple(context.parameters.derivations.values()),
+        seconds=time.perf_counter() - started,
+        notes=tuple(context.notes),
+        kernels=dict(context.kernels),
+        fallbacks=tuple(map(str, context.fallbacks)),
+        unmeasured=tuple(context.unmeasured),
+    )
+
+
+@dataclass(frozen=True)
+class _Arranged:
+    """A module whose dispatches stand in their order; none has code yet."""
+
+    compiler: PhasedCompiler
+    context: PatternContext
+    applied: dict[str, int]
+    parameters: tuple[str, ...]
+    calls: tuple[tuple[str, str], ...]
+
+
+def _arranged(
+    request: LoweringRequest,
+    chosen: Mapping[Stage, Sequence[Pattern]],
+    flags: Sequence[str],
+    log: Path | None,
+) -> _Arranged:
     from .idle import idle_by_parameter
     from .iree_session import PhasedCompiler
     from .parameters import Parameter, ParameterTable
     from .patterns.base import PatternContext
     from .sparsity import by_parameter
 
-    started = time.perf_counter()
     table = ParameterTable(Parameter(*parameter) for parameter in request.parameters)
     context = PatternContext(
         target=request.target,
@@ -242,19 +291,7 @@ def _lower(
     _run_patterns(compiler, chosen["dispatch"], context, applied)
     compiler.advance("stream")
     calls = _executed_dispatches(compiler.module)
-    compiler.advance("end")
-    compiler.write(output)
-    return LoweringResult(
-        calls=calls,
-        patterns=applied,
-        parameters=parameters,
-        derivations=tuple(table.derivations.values()),
-        seconds=time.perf_counter() - started,
-        notes=tuple(context.notes),
-        kernels=dict(context.kernels),
-        fallbacks=tuple(map(str, context.fallbacks)),
-        unmeasured=tuple(context.unmeasured),
-    )
+    return _Arranged(compiler, context, applied, parameters, calls)
 
 
 def _run_patterns(compiler: Any, patterns: Any, context: Any, applied: dict[str, int]) -> None:

@@ -117,8 +117,11 @@ class _Model:
         """What runs."""
         a, rows = self.a, self.a.seq_len
         hidden = self._norm(self._embedded())
-        mask = self.trace.other(f"main_elementwise_{rows}_i32xi1", 1, rows)
-        self.trace.other(f"main_elementwise_broadcast_{rows * rows}_f32", rows, rows, mask)
+        if rows == 1:
+            self.trace.other("main_elementwise", 1, 1)
+        else:
+            mask = self.trace.other(f"main_elementwise_{rows}_i32xi1", 1, rows)
+            self.trace.other(f"main_elementwise_broadcast_{rows * rows}_f32", rows, rows, mask)
         for number, _ in enumerate(a.layers):
             hidden = self._layer(number, hidden)
         self._head(hidden)
@@ -129,6 +132,8 @@ class _Model:
         a, rows, other = self.a, self.a.seq_len, self.trace.other
         if a.embedding_rank is None:
             return other(f"main_elementwise_{rows}x{a.hidden}_i32xi32xf32xf32", rows, a.hidden)
+        if isinstance(product_engine(self.context, "projection", rows), str):
+            return self._small_embedded(a.embedding_rank)
         words = other(
             f"main_elementwise_broadcast_{rows}x{a.embedding_rank}_i32xf32", rows, a.embedding_rank
         )
@@ -136,6 +141,13 @@ class _Model:
         name = "projection"
         added = self._linear(name, words, biased=False, residual=types)
         return other(f"main_elementwise_{rows * a.hidden}_f32", rows, a.hidden, added)
+
+    def _small_embedded(self, rank: int) -> Value:
+        """A factorised table too narrow for a kernel: IREE's product adds the others."""
+        rows, hidden, other = self.a.seq_len, self.a.hidden, self.trace.other
+        other(f"main_elementwise_broadcast_{rows}x{rank}_i32xf32", rows, rank)
+        other(f"_encoding_0_encode_1x{rows}xi32_to_1x{rows}xi32", 1, rows)
+        return other(f"main_batch_matmul_1x{rows}x{hidden}x{rank}_f32", rows, hidden)
 
     def _layer(self, number: int, hidden: Value) -> Value:
         a = self.a
@@ -162,7 +174,10 @@ class _Model:
             hidden = self._linear("pooler", first, activation="tanh")
             hidden.others = True
         if a.head != "base":
-            self._linear("classifier", hidden)
+            hidden = self._linear("classifier", hidden)
+        if a.head == "question-answering":  # starts and ends are outputs of their own
+            for _ in range(2):
+                other("main_slow_memcpy", a.seq_len, 1, hidden)
 
     def _norm(self, value: Value) -> Value:
         planned = PlannedLayerNorm(

@@ -93,7 +93,11 @@ def _of_product(
         density=density,
         flops=round(2 * rows * depth * outputs * density),
         bytes=width * (rows * depth + weights) + written * rows * outputs + residual,
-        detail={"engine": match["engine"], "activation": match["activation"]},
+        detail={
+            "engine": match["engine"],
+            "block": match["block"],
+            "activation": match["activation"],
+        },
     )
 
 
@@ -123,7 +127,7 @@ def _rows(match: re.Match[str]) -> Dispatch:
         flops=2 * rows * depth * outputs,
         # Every work-group reads all weights.
         bytes=weights * groups + 4 * rows * (depth + outputs),
-        detail={**detail, "engine": product["engine"]},
+        detail={**detail, "engine": product["engine"], "block": product["block"]},
     )
 
 
@@ -141,7 +145,12 @@ def _attention(match: re.Match[str]) -> Dispatch:
         precision=precision,
         flops=2 * batch * heads * queries * keys * (size + values),
         bytes=read + written + 4 * queries * keys,
-        detail={"engine": match["engine"], "heads": heads, "head_size": size},
+        detail={
+            "engine": match["engine"],
+            "block": match["block"],
+            "heads": heads,
+            "head_size": size,
+        },
     )
 
 
@@ -180,6 +189,7 @@ def _by_element(kind: str, match: re.Match[str], precision: str, each: int) -> D
 
 def _matmul(match: re.Match[str]) -> Dispatch:
     rows, outputs, depth = (int(match[name]) for name in ("rows", "outputs", "depth"))
+    rows *= int(match["batch"] or 1)
     return Dispatch(
         kind="matmul",
         rows=rows,
@@ -191,14 +201,18 @@ def _matmul(match: re.Match[str]) -> Dispatch:
 
 
 def _encode(match: re.Match[str]) -> Dispatch:
-    rows, width = int(match["rows"]), int(match["width"])
-    return Dispatch(kind="encode", rows=rows, depth=0, outputs=width, bytes=8 * rows * width)
+    return _copied("encode", match["shape"])
 
 
 def _elementwise(match: re.Match[str]) -> Dispatch:
-    sizes = [int(size) for size in match["shape"].split("x")]
-    rows, width = math.prod(sizes[:-1]), sizes[-1]
-    return Dispatch(kind="elementwise", rows=rows, depth=0, outputs=width, bytes=8 * rows * width)
+    return _copied("elementwise", match["shape"] or "1")
+
+
+def _copied(kind: str, shape: str) -> Dispatch:
+    """Something read and written once, of four bytes each."""
+    *lead, width = (int(size) for size in shape.split("x"))
+    rows = math.prod(lead)
+    return Dispatch(kind=kind, rows=rows, depth=0, outputs=width, bytes=8 * rows * width)
 
 
 def _sizes(match: re.Match[str]) -> tuple[int, int, int]:
@@ -228,10 +242,14 @@ _READERS: tuple[tuple[re.Pattern[str], Reader], ...] = tuple(
         (rf"run_convert_bf16_\w+?_{_NORM}", _convert),
         (r"run_words_(?P<element>i8|i16)_(?P<rows>\d+)x(?P<depth>\d+)_by\d+", _words),
         (
-            r".*_matmul\w*_(?P<rows>\d+)x(?P<outputs>\d+)x(?P<depth>\d+)_\w+",
+            r".*_matmul_(?:(?P<batch>\d+)x)?(?P<rows>\d+)x(?P<outputs>\d+)x(?P<depth>\d+)_\w+",
             _matmul,
         ),
-        (r"_encoding_\d+_encode_(?P<rows>\d+)x(?P<width>\d+)x\w+", _encode),
-        (r".*_(?:elementwise|slow_memcpy)\w*?_(?P<shape>\d+(?:x\d+)*)_\w+", _elementwise),
+        (r"_encoding_\d+_encode_(?P<shape>\d+(?:x\d+)*)x[a-z]\w+", _encode),
+        # Of single numbers, and of copies, IREE's names say no size.
+        (
+            r".*_(?:elementwise|slow_memcpy)(?:_broadcast)?(?:_(?P<shape>\d+(?:x\d+)*)_\w+)?",
+            _elementwise,
+        ),
     )
 )

@@ -122,6 +122,8 @@ class Architecture:
             raise InputError(f"layers: there must be 1 to {_MOST_LAYERS}, not {len(self.layers)}.")
         if self.head not in HEADS:
             raise InputError(f"head must be one of {', '.join(HEADS)}: {shown(self.head)}.")
+        if self.head == "question-answering" and self.labels != 2:
+            raise InputError(f"labels: an answer has a start and an end, 2, not {self.labels}.")
         if self.seq_len > self.positions:
             raise InputError(
                 f"seq_len is {self.seq_len}, but the model has {self.positions} positions."

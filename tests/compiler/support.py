@@ -19,6 +19,7 @@ from canao.compiler.parameters import materialize
 from canao.compiler.patterns.registry import pipeline
 from canao.compiler.sparsity import count_blocks
 from canao.compiler.wrapper import Entry, boundary, make_entry
+from canao.targets import Target
 
 Arrays = list[np.ndarray[Any, Any]]
 
@@ -90,11 +91,13 @@ def imported(
     return import_model(entry, given), entry, given
 
 
-def request_for(model: ImportedModel, target: str = "host", **options: Any) -> LoweringRequest:
+def request_for(
+    model: ImportedModel, target: str | Target = "host", **options: Any
+) -> LoweringRequest:
     """A lowering request for an imported model."""
     return LoweringRequest(
         text=model.text,
-        target=targets.get(target),
+        target=target if isinstance(target, Target) else targets.get(target),
         parameters=tuple(
             (name, tuple(tensor.shape), "float32") for name, tensor in model.parameters.items()
         ),

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import transformers
+from hypothesis import given
+from hypothesis import strategies as st
+
+from canao.compiler.api import compile_model
+from canao.compiler.idle import find_idle
+from canao.compiler.kernels.sparse_choice import cuts
+from canao.compiler.sparsity import by_parameter, count_blocks
+from canao.errors import InputError, UnsupportedError
+from canao.search.program.compiled import compiled_program
+from canao.search.program.derive import calls_of, program_of
+from canao.search.program.dispatch import KINDS, Program
+from canao.search.program.features import feature_names, features
+from canao.search.program.names import dispatch_of
+from canao.search.program.zeros import Drawn, counts_of, idle_of
+from canao.search.space.architecture import Architecture
+from canao.search.space.choices import MatrixChoices
+from canao.search.space.masks import drawn_blocks
+from canao.search.space.models import fresh_model
+from canao.search.space.space import ArchitectureSpace
+
+from ...profiles import compiling
+from ..space.spaces import architectures, tiny
+from .compiling import agree, calls_by_compiler
+
+_FORMS = MatrixChoices(precisions=("f32", "bf16", "int8"), densities=(1.0, 0.5, 0.1))
+_DRAWN = tiny(
+    heads=(2, 6),
+    ffn=(48, 192, 384),
+    **dict.fromkeys(("qkv", "output", "up", "down"), _FORMS),
+    seq_lens=(1, 16, 72),
+    positions=128,
+    embedding_ranks=(None, 8, 24),
+    per_layer=("heads", "ffn", "down.density", "output.precision"),
+)
+"""Lengths on both sides of what fuses by rows; idle inputs and neurons among the densities."""
+
+
+@compiling(2)
+@given(
+    architectures(st.just(_DRAWN)),
+    st.sampled_from(
+        [
+            {},
+            {"head": "base", "rest": "bf16"},
+            {"head": "token-classification", "labels": 16},
+            {"head": "question-answering"},
+        ]
+    ),
+)
+def test_what_is_derived_is_what_is_compiled(
+    architecture: Architecture, changed: dict[str, Any]
+) -> None:
+    architecture = dataclasses.replace(architecture, **changed)
+    targets = ("host", "arm64-i8mm")
+    for target, compiled in zip(targets, calls_by_compiler(architecture, targets), strict=True):
+        assert not agree(calls_of(architecture, target), compiled), target
+
+
+@pytest.mark.parametrize("precision", ["int8-weights", "int4-weights"])
+def test_narrow_weights_alone(precision: str) -> None:
+    form = MatrixChoices(precisions=(precision,))
+    space = tiny(layers=(1,), **dict.fromkeys(("qkv", "output", "up", "down"), form))
+    architecture = space.sample(np.random.default_rng(1))
+    (compiled,) = calls_by_compiler(architecture, ("host",))
+    assert not agree(calls_of(architecture), compiled)
+    kinds = {one.kind for one in program_of(architecture).dispatches}
+    assert "weights" in kinds
+
+
+def test_the_program_of_a_bundle_is_read_back(tmp_path: Path) -> None:
+    architecture = _DRAWN.build(
+        {
+            **{decision.name: decision.choices[0] for decision in _DRAWN.decisions()},
+            "seq_len": 72,
+            "qkv.precision": "int8",
+            "down.precision": "bf16",
+            "layer.0.output.precision": "int8",
+        }
+    )
+    bundle = compile_model(
+        fresh_model(architecture, 1),
+        seq_len=architecture.seq_len,
+        recipe=architecture.recipe(),
+        output=tmp_path / "model.canao",
+        isolated=False,
+        cosine=0.5,
+    ).bundle
+    assert compiled_program(bundle, "host") == program_of(architecture)
+    with pytest.raises(InputError):
+        compiled_program(bundle, "host", 9)
+
+
+@given(architectures())
+def test_zeros_are_counted_as_in_the_weights(architecture: Architecture) -> None:
+    weights = dict(fresh_model(architecture).named_parameters())
+    named = {name.rpartition("encoder.layer.")[2]: w for name, w in weights.items()}
+    paths = {
+        "output": ("attention.output.dense",),
+        "up": ("intermediate.dense",),
+        "down": ("output.dense",),
+        "qkv": tuple(f"attention.self.{part}" for part in ("query", "key", "value")),
+    }
+    for number in range(len(architecture.layers)):
+        for kind, parts in paths.items():
+            for part, path in enumerate(parts):
+                weight = {"w": named[f"{number}.{path}.weight"]}
+                blocks = drawn_blocks(architecture, number, kind, part)
+                if blocks is None:
+                    assert not count_blocks(weight)
+                    continue
+                outputs, inputs, _ = architecture.matrix(number, kind)
+                drawn = Drawn(blocks, architecture.block, (outputs, inputs))
+                counted = by_parameter(count_blocks(weight)).get("w", {})
+                assert dict(counts_of(drawn)) == counted
+                assert not counted or set(counted) == set(cuts())
+                idle = idle_of("w", drawn)
+                lines = [] if idle is None else [("w", f"{idle.inputs:x}", f"{idle.outputs:x}")]
+                assert list(find_idle(weight)) == lines
+
+
+@given(architectures(st.just(_DRAWN)))
+def test_programs_round_trip_and_add_up(architecture: Architecture) -> None:
+    program = program_of(architecture, "arm64-i8mm", threads=2)
+    assert Program.from_json(json.loads(json.dumps(program.to_json()))) == program
+    assert {one.kind for one in program.dispatches} <= set(KINDS)
+    vector = features(program, architecture)
+    named = dict(zip(feature_names(), vector, strict=True))
+    assert np.isfinite(vector).all()
+    assert named["dispatches"] == len(program.dispatches)
+    assert sum(v for n, v in named.items() if n.endswith(".count")) == named["dispatches"]
+    assert sum(v for n, v in named.items() if n.endswith(".bytes")) == program.bytes
+    assert named["flops"] == architecture.costs().flops
+    if all(layer.form(k).density == 1 for layer in architecture.layers for k in ("up", "down")):
+        # Nothing is cut: what runs is what the model asks for, blocks that are padded included.
+        assert program.flops >= 0.99 * architecture.costs().flops
+
+
+def test_more_work_is_seen() -> None:
+    config = transformers.BertConfig(hidden_size=384, intermediate_size=1536, num_hidden_layers=6)
+    space = ArchitectureSpace.of_teacher(config)
+    largest = {decision.name: decision.choices[-1] for decision in space.decisions()}
+    plain = {n: (1.0 if n.endswith("density") else v) for n, v in largest.items()}
+    plain |= {n: "f32" for n in plain if n.endswith("precision")}
+    dense = program_of(space.build(plain), "arm64-i8mm")
+    sparse = program_of(space.build({**plain, "up.density": 0.1}), "arm64-i8mm")
+    int8 = program_of(space.build({**plain, "up.precision": "int8"}), "arm64-i8mm")
+    assert sparse.flops < 0.8 * dense.flops
+    assert int8.bytes < dense.bytes
+    assert {one.kind for one in sparse.dispatches} > {"sparse", "product", "attention"}
+    assert features(dense, space.build(plain)).shape == (len(feature_names()),)
+
+
+def test_what_cannot_be_told_is_refused() -> None:
+    architecture = tiny().sample(np.random.default_rng(0))
+    with pytest.raises(UnsupportedError, match="vulkan-llvmpipe is vulkan"):
+        program_of(dataclasses.replace(architecture), "vulkan-llvmpipe")
+    layer = architecture.layers[0]
+    half = dataclasses.replace(layer, up=dataclasses.replace(layer.up, precision="f16"))
+    with pytest.raises(InputError, match="f16"):
+        program_of(dataclasses.replace(architecture, layers=(half,)), "arm64")
+    with pytest.raises(InputError, match="no-such"):
+        program_of(architecture, "no-such")
+    wide = dataclasses.replace(architecture, head_size=2048)
+    with pytest.raises(UnsupportedError, match="wider than"):
+        program_of(wide)
+    for name in ("run_product_of_another_canao", "", "elementwise", "run_sparse_x_f32_1x1_2x2x2"):
+        with pytest.raises(InputError, match="compile the model again"):
+            dispatch_of(name)
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [(("version",), 2), (("dispatches", 0, "kind"), "magic"), (("threads",), 0), (("x",), 1)],
+)
+def test_programs_that_cannot_be_are_refused(path: tuple[Any, ...], wrong: Any) -> None:
+    value: Any = program_of(tiny().sample(np.random.default_rng(0)), "arm64-i8mm").to_json()
+    place = value
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = wrong
+    with pytest.raises(InputError, match=str(path[-1])):
+        Program.from_json(value)
