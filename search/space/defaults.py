@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ...errors import UnsupportedError
@@ -10,6 +11,7 @@ from .choices import MatrixChoices
 __all__ = ["default_choices"]
 
 _DENSITIES = (1.0, 0.5, 0.25, 0.1)
+_BLOCK = (4, 48)
 _PRECISIONS = ("f32", "bf16", "int8")
 _STEPS = (48, 64, 32, 16)
 """Sizes are whole numbers of these many units: 48, the fastest block of outputs, if it can be."""
@@ -32,7 +34,9 @@ def default_choices(config: Any) -> dict[str, Any]:
     fitting = tuple(
         count for count in range(1, heads + 1) if all(size % count == 0 for size in widths)
     )
-    matrix = MatrixChoices(precisions=_PRECISIONS, densities=_DENSITIES)
+    units, least = _parts(ffn), (fitting[1:] or fitting)[0] * (width // heads)
+    densities = _densities((least, widths[0]), (units[0], widths[0]))
+    matrix = MatrixChoices(precisions=_PRECISIONS, densities=densities)
     table = config.vocab_size
     large = table * width >= _RANKED
     rank = min(widths) * 2 // 3 // 16 * 16
@@ -41,13 +45,14 @@ def default_choices(config: Any) -> dict[str, Any]:
         "layers": tuple(range(1, config.num_hidden_layers + 1)),
         "hidden": widths,
         "heads": fitting[1:] or fitting,
-        "ffn": _parts(ffn),
+        "ffn": units,
         "head_size": width // heads,
         **dict.fromkeys(("qkv", "output", "up", "down"), matrix),
         "seq_lens": tuple(n for n in _LENGTHS if n <= positions) or (positions,),
         "vocabularies": (table * 2 // 5 // 1000 * 1000, table) if table > 20000 else (table,),
         "embedding_ranks": (None, rank) if large and rank else (None,),
         "embedding_int8": (False, True) if large else (False,),
+        "block": _BLOCK,
         "positions": positions,
         "types": config.type_vocab_size,
         "labels": config.num_labels,
@@ -61,6 +66,17 @@ def _widths(width: int) -> tuple[int, ...]:
         return (width,)
     half = width // 2
     return tuple(sorted({half + half * part // 4 // step * step for part in range(5)}))
+
+
+def _densities(*smallest: tuple[int, int]) -> tuple[float, ...]:
+    """Those at which no matrix is left without a block, however it is turned."""
+    inputs, outputs = _BLOCK
+    blocks = min(
+        math.ceil(a / inputs) * math.ceil(b / outputs)
+        for shape in smallest
+        for a, b in (shape, shape[::-1])
+    )
+    return tuple(density for density in _DENSITIES if round(density * blocks))
 
 
 def _parts(units: int) -> tuple[int, ...]:
