@@ -42,7 +42,7 @@ from .supernet import Supernet
 __all__ = ["AccuracyEstimator"]
 
 _BATCH = 64
-_CALIBRATION = 128
+_CALIBRATION = 96
 
 
 @dataclass(frozen=True, kw_only=True)

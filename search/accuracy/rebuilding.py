@@ -22,7 +22,8 @@ from ...compiler.compression.blocks import block_sums
 __all__ = ["Moments", "observe", "rebuilt"]
 
 _DAMPING = 0.01
-"""Added to variances, as a share of their mean: tokens are few, and some inputs are constant."""
+"""Added to variances, as a share of their mean: tokens are few, and some inputs are constant. So
+no eigenvalue is less than the hundredth part of the mean one, and float32 will do."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,16 +62,17 @@ def observe(
     without labels; tokens of padding do not count."""
     sums = [_Sums() for _ in linears]
     real = torch.zeros(())
+    kind = next(model.parameters()).device.type
 
     def note(place: int) -> Any:
         def read(module: Any, given: tuple[torch.Tensor, ...]) -> None:
             del module
-            sums[place].add(given[0][real].float())
+            with torch.autocast(kind, enabled=False):  # else products would be sums in bf16
+                sums[place].add(given[0][real].float())
 
         return read
 
     hooks = [linear.register_forward_pre_hook(note(place)) for place, linear in enumerate(linears)]
-    kind = next(model.parameters()).device.type
     try:
         with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=bf16):
             for batch in batches:
