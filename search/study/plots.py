@@ -53,10 +53,10 @@ def front_plot(
     if result is not None:
         _add_measured(figure, result)
     if specification.latency_ms is not None:
-        figure.add_vline(
-            x=specification.latency_ms,
-            line={"color": "#c2410c", "dash": "dash"},
-            annotation_text=f"limit {specification.latency_ms:g} ms",
+        limit = specification.latency_ms
+        figure.add_vline(x=limit, line={"color": "#c2410c", "dash": "dash"})
+        figure.add_annotation(  # on a logarithmic axis places are logarithms, those of lines not
+            x=math.log10(limit), y=1, yref="paper", text=f"limit {limit:g} ms", showarrow=False
         )
     figure.update_xaxes(title_text="latency, ms", type="log")
     figure.update_yaxes(title_text=_metric(result))
