@@ -5,15 +5,17 @@ leaves blocks out, which neurons are cut, which form each kernel reads and write
 the order of BERT's operations and the names of the few dispatches that are no kernels stand here;
 a test holds all of it against compiled models.
 
-A fresh model of the architecture (`space.models.fresh_model`) is what it is exactly of. Two things
-follow from trained weights alone: which blocks are zero, and which int8 layers the compiler keeps
-wider; neither changes the list much.
+It is exactly that of a fresh model (`space.models.fresh_model`). Two things follow from trained
+weights alone: which blocks are zero, which may be said, and which int8 layers are kept wider.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...compiler.compression.precisions import bundle_precision
 from ...compiler.kernels.attention import serves
@@ -39,14 +41,27 @@ from .names import dispatch_of
 from .trace import Trace, Value
 from .zeros import Drawn, counts_of, idle_of
 
-__all__ = ["calls_of", "program_of"]
+__all__ = ["Blocks", "calls_of", "program_of"]
 
 _EPS = 1e-12
 _PARTS = ("query", "key", "value")
 
 
-def program_of(architecture: Architecture, target: str = "host", threads: int = 1) -> Program:
+Blocks = Callable[[int, str, int], NDArray[np.bool_] | None]
+"""Gets a layer's number, a kind of matrix and its part (`space.masks.drawn_blocks`)."""
+
+
+def program_of(
+    architecture: Architecture,
+    target: str = "host",
+    threads: int = 1,
+    *,
+    blocks: Blocks | None = None,
+) -> Program:
     """The dispatches of one call, in order, on a CPU ``target``; some milliseconds of work.
+
+    ``blocks`` says which blocks of each matrix stay, where that is known
+    (`space.models.blocks_of`); None takes them as drawn.
 
     Raises `InputError` for a precision that the target cannot do, `UnsupportedError` for a target
     that is no CPU, or an attention that no kernel serves.
@@ -59,9 +74,8 @@ def program_of(architecture: Architecture, target: str = "host", threads: int = 
                 f"Target {place.name} cannot do {precision}: it can do "
                 f"{', '.join(place.precisions)}."
             )
-    names = (
-        call if isinstance(call, str) else call.entry for call in calls_of(architecture, target)
-    )
+    calls = calls_of(architecture, target, blocks=blocks)
+    names = (call if isinstance(call, str) else call.entry for call in calls)
     return Program(
         target=target,
         threads=threads,
@@ -70,10 +84,13 @@ def program_of(architecture: Architecture, target: str = "host", threads: int = 
     )
 
 
-def calls_of(architecture: Architecture, target: str = "host") -> list[Kernel | str]:
+def calls_of(
+    architecture: Architecture, target: str = "host", *, blocks: Blocks | None = None
+) -> list[Kernel | str]:
     """The kernels that are called, in order, and the names of IREE's own dispatches."""
     precision = bundle_precision(architecture.recipe())
-    return _Model(architecture, _target(target, precision), precision).calls()
+    found = blocks or partial(drawn_blocks, architecture)
+    return _Model(architecture, _target(target, precision), precision, found).calls()
 
 
 @lru_cache(maxsize=64)
@@ -95,9 +112,11 @@ def _choices(target: Target) -> Mapping[str, str]:
 class _Model:
     """BERT's operations in program order, as the patterns before `emit_kernels` leave them."""
 
-    def __init__(self, architecture: Architecture, target: Target, precision: str) -> None:
+    def __init__(
+        self, architecture: Architecture, target: Target, precision: str, blocks: Blocks
+    ) -> None:
         self.a = architecture
-        shapes, wider, drawn = _weights(architecture, precision)
+        shapes, wider, drawn = _weights(architecture, precision, blocks)
         idle = {name: found for name, one in drawn.items() if (found := idle_of(name, one))}
         self.context = PatternContext(
             target=target,
@@ -175,7 +194,8 @@ class _Model:
             hidden.others = True
         if a.head != "base":
             hidden = self._linear("classifier", hidden)
-        if a.head == "question-answering":  # starts and ends are outputs of their own
+        if a.head == "question-answering" and a.seq_len > 1:
+            # Starts and ends are outputs of their own.
             for _ in range(2):
                 other("main_slow_memcpy", a.seq_len, 1, hidden)
 
@@ -266,7 +286,7 @@ class _Model:
 
 
 def _weights(
-    a: Architecture, precision: str
+    a: Architecture, precision: str, blocks: Blocks
 ) -> tuple[dict[str, tuple[int, int]], dict[str, str], dict[str, Drawn]]:
     """Shapes of all matrices, the precision of those that are wider, and which have zeros."""
     shapes: dict[str, tuple[int, int]] = {}
@@ -280,9 +300,9 @@ def _weights(
                 shapes[name] = outputs, inputs
                 if form.precision != precision:
                     wider[name] = form.precision
-                blocks = drawn_blocks(a, number, kind, part)
-                if blocks is not None:
-                    drawn[name] = Drawn(blocks, a.block, (outputs, inputs))
+                kept = blocks(number, kind, part)
+                if kept is not None:
+                    drawn[name] = Drawn(kept, a.block, (outputs, inputs))
     rest: dict[str, tuple[int, int]] = {
         "projection": (a.hidden, a.embedding_rank or 0),
         "pooler": (a.hidden, a.hidden),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ...compiler.checkpoint import HEADS, own_head, quiet_transformers
 from ...compiler.compression.block_sparsity import BlockSparsifier
-from ...compiler.compression.blocks import expanded
+from ...compiler.compression.blocks import block_sums, expanded
 from ...compiler.compression.cutting import replace_parameters
 from ...compiler.compression.importance import Importance
 from ...compiler.compression.low_rank import LowRankEmbedding, factorise_embedding, word_table
@@ -23,7 +25,7 @@ from .architecture import KINDS, Architecture
 from .masks import drawn_blocks
 from .recipes import check_teacher, recipe_of
 
-__all__ = ["fresh_model", "sub_network"]
+__all__ = ["blocks_of", "fresh_model", "sub_network"]
 
 _PATHS = {
     "qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
@@ -112,6 +114,24 @@ def sub_network(
         reorder_units(model, recipe)
         BlockSparsifier(model, recipe).step(1.0)
     return model.eval()
+
+
+def blocks_of(
+    model: Any, architecture: Architecture
+) -> Callable[[int, str, int], NDArray[np.bool_] | None]:
+    """Which blocks of a model's matrices are not zero, as `masks.drawn_blocks` says it of a fresh
+    one: by a layer's number, a kind and its part; None where the architecture has it dense."""
+    layers = structure_of(model).layers
+
+    def kept(number: int, kind: str, part: int = 0) -> NDArray[np.bool_] | None:
+        if architecture.layers[number].form(kind).density == 1:
+            return None
+        weight = layers[number].part(_PATHS[kind][part]).weight
+        sums = block_sums((weight.detach() != 0).float(), architecture.block)
+        alive: NDArray[np.bool_] = (sums > 0).numpy()
+        return alive
+
+    return kept
 
 
 def _check_head(architecture: Architecture, teacher: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from canao.compiler.compression.precisions import asked_precisions, bundle_precision
 from canao.compiler.importer import import_model
 from canao.compiler.kernels.choosing.tuning import choices_for
@@ -20,9 +22,12 @@ from tests.compiler.support import request_for
 __all__ = ["agree", "calls_by_compiler"]
 
 
-def calls_by_compiler(architecture: Architecture, targets: tuple[str, ...]) -> list[list[str]]:
-    """For each target the names of what one call executes, weights not rounded beforehand."""
-    recipe, model = architecture.recipe(), fresh_model(architecture)
+def calls_by_compiler(
+    architecture: Architecture, targets: tuple[str, ...], model: Any = None
+) -> list[list[str]]:
+    """For each target the names of what one call executes, weights not rounded beforehand;
+    ``model`` is one of the architecture (None: a fresh one)."""
+    recipe, model = architecture.recipe(), model or fresh_model(architecture)
     source = from_module(model, None)
     (first, *_) = draw_samples(source, architecture.seq_len, 1)
     entry = make_entry(source, first)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ from canao.search.program.zeros import Drawn, counts_of, idle_of
 from canao.search.space.architecture import Architecture
 from canao.search.space.choices import MatrixChoices
 from canao.search.space.masks import drawn_blocks
-from canao.search.space.models import fresh_model
+from canao.search.space.models import blocks_of, fresh_model, sub_network
 from canao.search.space.space import ArchitectureSpace
 
 from ...profiles import compiling
@@ -64,6 +65,43 @@ def test_what_is_derived_is_what_is_compiled(
     targets = ("host", "arm64-i8mm")
     for target, compiled in zip(targets, calls_by_compiler(architecture, targets), strict=True):
         assert not agree(calls_of(architecture, target), compiled), target
+
+
+def test_blocks_of_a_model_give_its_own_program() -> None:
+    space = tiny(
+        layers=(1,),
+        hidden=(96,),
+        heads=(6,),
+        ffn=(384,),
+        qkv=MatrixChoices(densities=(0.5,)),
+        output=MatrixChoices(),
+        up=MatrixChoices(precisions=("int8",), densities=(0.25,)),
+        down=MatrixChoices(precisions=("bf16",), densities=(0.1,)),
+        seq_lens=(72,),
+        positions=128,
+    )
+    architecture = space.sample(np.random.default_rng(0))
+    config = transformers.BertConfig(
+        vocab_size=500,
+        hidden_size=96,
+        num_hidden_layers=1,
+        num_attention_heads=6,
+        intermediate_size=384,
+        max_position_embeddings=128,
+    )
+    teacher = transformers.BertForSequenceClassification(config)
+    scales = torch.randn(384, generator=torch.Generator().manual_seed(2)).exp()
+    with torch.no_grad():
+        teacher.bert.encoder.layer[0].intermediate.dense.weight *= scales[:, None]
+        teacher.bert.encoder.layer[0].output.dense.weight *= scales
+    # Units are put in order of their importance, so whole neurons are left without a weight.
+    model = sub_network(teacher, architecture)
+    (compiled,) = calls_by_compiler(architecture, ("host",), model)
+    blocks = blocks_of(model, architecture)
+    assert not agree(calls_of(architecture, blocks=blocks), compiled)
+    assert program_of(architecture, blocks=blocks) != program_of(architecture)
+    drawn = blocks_of(fresh_model(architecture), architecture)
+    assert program_of(architecture, blocks=drawn) == program_of(architecture)
 
 
 @pytest.mark.parametrize("precision", ["int8-weights", "int4-weights"])
