@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["choose_next", "choose_workloads"]
 
 _COST_DOUBT = 0.3  # of a cost, in logarithms
-_REACH = 1.0  # of resemblance, in standard deviations of the measured
+_REACH = 2.0  # of resemblance, in standard deviations of the measured
 _MOST = 3000
 
 
@@ -94,8 +94,8 @@ def _observed(covariance: NDArray[Any], index: int, noise: float) -> NDArray[Any
 def _covariance(predictor: LatencyPredictor, workloads: Sequence[Workload]) -> NDArray[Any]:
     """How errors of the predictor vary together, in logarithms squared: float64 [n, n]."""
     groups = sorted({group for one in workloads for group in one.terms})
-    found = [predictor.model.shares(one) for one in workloads]
-    shares = np.array([[one.get(group, 0.0) for group in groups] for one in found])
+    time = predictor.model.parts(workloads, groups)
+    shares = (time / time.sum(axis=(1, 2), keepdims=True)).reshape(len(workloads), -1)
     familiarity = predictor.familiarity
     axes = familiarity.axes
     point = np.log([[max(one.position[axis], 1e-9) for axis in axes] for one in workloads])

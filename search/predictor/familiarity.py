@@ -79,12 +79,13 @@ class Familiarity:
         low, high = self.points.min(axis=0), self.points.max(axis=0)
         point = _points([workload], self.axes)[0]
         beyond = np.maximum(low - point, point - high) / np.log(_BEYOND)
-        worst = int(beyond.argmax())
         found = Verdict(excess=0.0, reason="")
-        if beyond[worst] > 1:
+        if beyond.max() > 1:
+            # Rather what was chosen, which comes first, than the work that follows from it.
+            worst = int((beyond > 0.5 * beyond.max()).argmax())
             axis = self.axes[worst]
             found = Verdict(
-                excess=float(beyond[worst]),
+                excess=float(beyond.max()),
                 reason=(
                     f"{axis} is {workload.position[axis]:.4g}, and was measured from "
                     f"{np.exp(low[worst]):.4g} to {np.exp(high[worst]):.4g}"

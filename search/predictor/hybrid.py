@@ -13,8 +13,9 @@ from ...errors import InputError
 from .boosting import LEAST_ROWS, available, fit_forests, mean_of
 from .fields import names, real, record
 from .forest import Forest
-from .physical import PhysicalModel, best_strength
-from .workload import TERMS, Workload
+from .physical import PhysicalModel, best_cache
+from .timed import TimedDispatches
+from .workload import SUMS, Workload
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,12 +51,9 @@ class Hybrid:
         rows = _rows(self.physical, workloads, self.groups)
         return self.share * mean_of(self.forests, rows)[1]
 
-    def shares(self, workload: Workload) -> dict[str, float]:
-        """The share of the predicted time that each group of dispatches takes."""
-        groups = list(workload.terms)
-        time = self.physical.parts([workload], groups).sum(axis=(0, 2))
-        total = float(time.sum()) or 1.0
-        return {group: float(part) / total for group, part in zip(groups, time, strict=True)}
+    def parts(self, workloads: Sequence[Workload], groups: Sequence[str]) -> NDArray[Any]:
+        """The time of each group and term: float64 [n, groups, terms]."""
+        return self.physical.parts(workloads, groups)
 
     def costs(self) -> dict[str, NDArray[Any]]:
         """What each group of dispatches costs, by term, in units of the reference's time."""
@@ -99,6 +97,7 @@ def fit_hybrid(
     workloads: Sequence[Workload],
     relative: NDArray[Any],
     weights: NDArray[Any],
+    timed: Sequence[TimedDispatches | None] = (),
     *,
     seed: int,
 ) -> tuple[Hybrid, NDArray[Any]]:
@@ -114,22 +113,28 @@ def fit_hybrid(
     groups = tuple(sorted({group for one in workloads for group in one.terms}))
     trees = available() and len(relative) >= LEAST_ROWS
 
-    def part(rows: NDArray[Any]) -> list[Workload]:
-        return [one for one, chosen in zip(workloads, rows, strict=True) if chosen]
+    def part(every: Sequence[Any], rows: NDArray[Any]) -> list[Any]:
+        return [one for one, chosen in zip(every, rows, strict=True) if chosen] if every else []
 
-    strength = best_strength(workloads, relative, weights)
-    physical = PhysicalModel.fit(workloads, relative, weights, strength=strength)
+    cache = best_cache(workloads, relative, weights, timed)
+    physical = PhysicalModel.fit(workloads, relative, weights, cache=cache, timed=timed)
     residual, learned = np.empty(len(relative)), np.zeros(len(relative))
     for number in range(fold.max() + 1):
         out = fold == number
-        model = PhysicalModel.fit(part(~out), relative[~out], weights[~out], strength=strength)
-        residual[out] = np.log(relative[out]) - np.log(model.predict(part(out)))
+        model = PhysicalModel.fit(
+            part(workloads, ~out),
+            relative[~out],
+            weights[~out],
+            cache=cache,
+            timed=part(timed, ~out),
+        )
+        residual[out] = np.log(relative[out]) - np.log(model.predict(part(workloads, out)))
     if not trees:
         return Hybrid(physical=physical, forests=(), groups=groups, share=0.0), residual
     columns = _rows(physical, workloads, groups)
     limit = 4 * 1.4826 * float(np.median(np.abs(residual))) + 1e-6
     targets = np.clip(residual, -limit, limit)
-    rising = range(len(TERMS) + 1)
+    rising = range(len(SUMS) + 1)
     for number in range(fold.max() + 1):
         out = fold == number
         forests = fit_forests(
@@ -153,7 +158,7 @@ def fit_hybrid(
 def _row_names(groups: Sequence[str]) -> list[str]:
     from ..program.features import feature_names
 
-    return ["predicted", *TERMS, *(f"share of {group}" for group in groups), *feature_names()]
+    return ["predicted", *SUMS, *(f"share of {group}" for group in groups), *feature_names()]
 
 
 def _rows(
@@ -162,6 +167,6 @@ def _rows(
     """What trees look at: float64 [n, columns], in the order of `_row_names`."""
     time = physical.parts(workloads, groups).sum(axis=2)
     total = physical.predict(workloads)[:, None]
-    sums = np.array([[one.position[term] for term in TERMS] for one in workloads])
+    sums = np.array([[one.position[name] for name in SUMS] for one in workloads])
     features = np.array([one.features for one in workloads])
     return np.concatenate([total, sums, time / total, features], axis=1)

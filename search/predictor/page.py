@@ -13,6 +13,7 @@ from ..report import check_report_path
 from .assessment import Assessment
 from .quality import Quality, errors_of
 from .transfer import Adapted
+from .workload import TERMS
 
 if TYPE_CHECKING:
     from .predictor import LatencyPredictor
@@ -71,16 +72,23 @@ def cost_table(predictor: LatencyPredictor) -> Table:
     ms = predictor.reference_ms
     rows: list[tuple[str, ...]] = []
     for group, cost in model.costs().items():
-        launch, operation, byte = (float(one) * ms for one in cost)
+        each = dict(zip(TERMS, cost, strict=True))
         rows.append(
             (
                 group,
-                f"{1000 * launch:.2f}",
-                f"{1 / operation * 1e3:.4g}" if operation > 0 else "-",
-                f"{1 / byte:.4g}" if byte > 0 else "-",
+                f"{each['launches'] * ms * 1000:.2f}",
+                _rate(each["operations"] * ms, 1e3, "GOP/s"),
+                *(_rate(each[name] * ms, 1.0, "") for name in ("inputs", "outputs", "activated")),
+                _rate(each["held"] * ms, 1.0, "GB/s"),
             )
         )
-    return ("dispatches", "launch, µs", "GOP/s", "GB/s"), rows
+    columns = ("dispatches", "launch, µs", "operations", "G read/s", "G written/s")
+    return (*columns, "G activated/s", "from memory"), rows
+
+
+def _rate(ms: float, scale: float, unit: str) -> str:
+    """How much goes through in a second where one unit takes so many milliseconds."""
+    return f"{scale / ms:.4g} {unit}".strip() if ms > 0 else "-"
 
 
 def write_page(found: Assessment, path: str | os.PathLike[str]) -> Path:

@@ -23,9 +23,10 @@ from .hybrid import Hybrid, fit_hybrid
 from .prediction import Prediction
 from .recordings import select
 from .records import Record, Setting
+from .timed import timed_dispatches
 from .traits import SIZES
 from .transfer import Adapted, adapt
-from .workload import TERMS, Workload, workload_of
+from .workload import SUMS, Workload, workload_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,7 +97,8 @@ class LatencyPredictor:
             )
         workloads = workloads_of(chosen)
         relative, weights = observations(chosen)
-        model, errors = fit_hybrid(workloads, relative, weights, seed=seed)
+        timed = [timed_dispatches(one) for one in chosen]
+        model, errors = fit_hybrid(workloads, relative, weights, timed, seed=seed)
         familiarity = Familiarity.of(workloads, np.abs(errors))
         return cls(
             setting=setting,
@@ -125,7 +127,7 @@ class LatencyPredictor:
         width = self.reach * self.familiarity.difficulty(workloads)
         found = []
         for one, log, half in zip(workloads, middle, width, strict=True):
-            verdict = self.familiarity.judge(one, self.model.shares(one))
+            verdict = self.familiarity.judge(one, shares_of(self.model, one))
             half = min(half * (1 + verdict.excess), 10.0)
             relative = float(np.exp(log))
             found.append(
@@ -214,12 +216,20 @@ class LatencyPredictor:
             setting=_setting(found["setting"], "setting"),
             reference_ms=real(found["reference_ms"], "reference_ms", above=0),
             model=_model(found["model"], source is not None),
-            familiarity=Familiarity.from_json(found["familiarity"], (*SIZES, *TERMS)),
+            familiarity=Familiarity.from_json(found["familiarity"], (*SIZES, *SUMS)),
             reach=real(found["reach"], "reach", above=0),
             seed=found["seed"],
             trained_on=names(found["trained_on"], "trained_on"),
             adapted_from=None if source is None else _setting(source, "adapted_from"),
         )
+
+
+def shares_of(model: Hybrid | Adapted, workload: Workload) -> dict[str, float]:
+    """The share of the predicted time that each group of dispatches takes."""
+    groups = list(workload.terms)
+    time = model.parts([workload], groups).sum(axis=(0, 2))
+    total = float(time.sum()) or 1.0
+    return {group: float(part) / total for group, part in zip(groups, time, strict=True)}
 
 
 def workloads_of(records: Sequence[Record]) -> list[Workload]:

@@ -57,7 +57,8 @@ class Adapted:
 
     def logs(self, workloads: Sequence[Workload]) -> NDArray[Any]:
         """Logarithms of relative latencies: float64 [n]."""
-        time = self._parts(workloads)[1].sum(axis=(1, 2))
+        groups = sorted({group for one in workloads for group in one.terms})
+        time = self.parts(workloads, groups).sum(axis=(1, 2))
         total = time + self.constant * self.source.physical.constant
         physical = np.log(self.source.physical.predict(workloads))
         learned = self.source.logs(workloads) - physical
@@ -68,25 +69,18 @@ class Adapted:
         """How far the source's forests are apart, in logarithms: float64 [n]."""
         return self.kept * self.source.spread(workloads)
 
-    def shares(self, workload: Workload) -> dict[str, float]:
-        """The share of the predicted time that each group of dispatches takes."""
-        groups, parts = self._parts([workload])
-        time = parts.sum(axis=(0, 2))
-        total = float(time.sum()) or 1.0
-        return {group: float(part) / total for group, part in zip(groups, time, strict=True)}
-
     def costs(self) -> dict[str, NDArray[Any]]:
         """What each group of dispatches costs, by term, in units of the reference's time."""
         physical = self.source.physical
         pairs = zip(self.groups, self.factors, strict=True)
         return {group: physical.cost(group) * factors for group, factors in pairs}
 
-    def _parts(self, workloads: Sequence[Workload]) -> tuple[list[str], NDArray[Any]]:
-        groups = sorted({group for one in workloads for group in one.terms})
+    def parts(self, workloads: Sequence[Workload], groups: Sequence[str]) -> NDArray[Any]:
+        """The time of each group and term: float64 [n, groups, terms]."""
         known = dict(zip(self.groups, self.factors, strict=True))
         other = np.full(len(TERMS), self.other)
         factors = np.array([known.get(group, other) for group in groups])
-        return groups, self.source.physical.parts(workloads, groups) * factors
+        return self.source.physical.parts(workloads, groups) * factors
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: the inverse of `from_json`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,12 +16,26 @@ if TYPE_CHECKING:
     from ..program.dispatch import Dispatch, Program
     from ..space.architecture import Architecture
 
-__all__ = ["TERMS", "Workload", "group_of", "kind_of", "levels_of", "workload_of"]
+__all__ = [
+    "SUMS",
+    "TERMS",
+    "Workload",
+    "charges",
+    "kind_of",
+    "levels_of",
+    "working_set",
+    "workload_of",
+]
 
-TERMS = ("launches", "operations", "bytes")
-"""What a dispatch is charged for: itself, 1e9 operations, 1e6 bytes read and written."""
+TERMS = ("launches", "operations", "inputs", "outputs", "activated", "held")
+"""What a dispatch is charged for: itself; 1e9 operations, blocks filled up; 1e6 numbers read, and
+written, and put through an activation; 1e6 bytes that it reads again in every call (weights,
+tables), as far as a cache has lost them meanwhile."""
+SUMS = ("launches", "operations", "bytes")
+"""Of a whole program: dispatches, 1e9 operations, 1e6 bytes read and written."""
 
-_UNITS = (1.0, 1e9, 1e6)
+_HELD = TERMS.index("held")
+_WIDTH = {"f32": 4, "bf16": 2, "f16": 2, "int8": 1}
 _CACHED = 8192
 
 
@@ -40,23 +55,33 @@ class Workload:
         from .traits import sizes
 
         terms: dict[str, NDArray[Any]] = {}
-        for one in program.dispatches:
-            group = group_of(one)
-            row = np.array([1.0, one.flops, one.bytes]) / _UNITS
+        for group, row in charges(program, architecture):
             terms[group] = terms.get(group, 0.0) + row
-        total = np.sum(list(terms.values()), axis=0)
+        each = program.dispatches
+        sums = (
+            len(each),
+            sum(one.flops for one in each) / 1e9,
+            sum(one.bytes for one in each) / 1e6,
+        )
         return cls(
             terms={group: tuple(map(float, row)) for group, row in sorted(terms.items())},
             features=features(program, architecture),
-            position={**sizes(architecture), **dict(zip(TERMS, map(float, total), strict=True))},
+            position={**sizes(architecture), **dict(zip(SUMS, map(float, sums), strict=True))},
         )
 
 
-def group_of(dispatch: Dispatch) -> str:
-    """Dispatches that are charged alike: ``kind/precision/engine``; those that multiply nothing
-    have no engine."""
-    engine = dispatch.detail.get("engine")
-    return f"{dispatch.kind}/{dispatch.precision}" + (f"/{engine}" if engine else "")
+def charges(program: Program, architecture: Architecture) -> list[tuple[str, NDArray[Any]]]:
+    """(group, `TERMS`) of each dispatch, in order.
+
+    A group's dispatches are charged alike: ``kind/precision/engine/block``, as far as they have
+    them. The first dispatch reads the table of words, by rows in no order: a group of its own.
+    """
+    whole = "whole" if architecture.embedding_rank is None else "factors"
+    found = []
+    for number, one in enumerate(program.dispatches):
+        first = number == 0 and one.kind == "elementwise"
+        found.append((f"tables/{whole}" if first else _group(one), _terms(one)))
+    return found
 
 
 def levels_of(group: str) -> tuple[str, ...]:
@@ -70,6 +95,11 @@ def kind_of(group: str) -> str:
     return group.partition("/")[0]
 
 
+def working_set(workload: Workload) -> float:
+    """1e6 bytes that every call reads again: what a cache must hold to save the way to memory."""
+    return sum(row[_HELD] for row in workload.terms.values())
+
+
 @lru_cache(maxsize=_CACHED)
 def workload_of(architecture: Architecture, target: str, threads: int) -> Workload:
     """The workload of the program that the compiler would make. Raises `UnsupportedError` where
@@ -77,3 +107,48 @@ def workload_of(architecture: Architecture, target: str, threads: int) -> Worklo
     from ..program.derive import program_of
 
     return Workload.of(program_of(architecture, target=target, threads=threads), architecture)
+
+
+def _group(one: Dispatch) -> str:
+    parts = [one.kind, one.precision]
+    if one.kind == "elementwise" and one.rows == 1:
+        parts.append("row")
+    if engine := one.detail.get("engine"):
+        parts.append(str(engine))
+    block = one.detail.get("block")
+    if block and one.kind != "attention":
+        parts.append(str(block))
+    return "/".join(parts)
+
+
+def _terms(one: Dispatch) -> NDArray[Any]:
+    written = one.rows * one.outputs
+    multiplies = one.depth > 0 and one.kind != "attention"
+    held = 0.0
+    if multiplies:
+        held = one.depth * one.outputs * one.density * _WIDTH.get(one.precision, 4)
+    elif one.kind == "elementwise" and one.rows > 1:
+        held = 4 * written
+    active = one.detail.get("activation", "none") != "none"
+    return np.array(
+        [
+            1.0,
+            one.flops * _filled(one) / 1e9,
+            (one.rows * one.depth if multiplies else 0) / 1e6,
+            written / 1e6,
+            (written if active else 0) / 1e6,
+            held / 1e6,
+        ]
+    )
+
+
+def _filled(one: Dispatch) -> float:
+    """How many times the operations are done: a block that is not full takes as long as one."""
+    rows, _, outputs = str(one.detail.get("block", "")).partition("x")
+    if one.kind == "attention" or not (rows.isdecimal() and outputs.isdecimal()):
+        return 1.0
+    tall, wide = int(rows), int(outputs)
+    if not (tall and wide and one.rows and one.outputs):
+        return 1.0
+    up = math.ceil(one.rows / tall) * tall * math.ceil(one.outputs / wide) * wide
+    return up / (one.rows * one.outputs)

@@ -16,7 +16,7 @@ from canao.search.space.architecture import Architecture
 from canao.search.space.choices import MatrixChoices
 from canao.search.space.space import ArchitectureSpace
 
-__all__ = ["SETTING", "drawn", "latency", "measured"]
+__all__ = ["SETTING", "Formula", "drawn", "latency", "measured"]
 
 SETTING = Setting(
     device="formula",
@@ -68,7 +68,7 @@ class Formula:
 
 @lru_cache(maxsize=4)
 def drawn(count: int, seed: int = 0) -> tuple[Architecture, ...]:
-    """Different architectures, without multiplying attention or anything else by hand."""
+    """Different architectures of a small space."""
     rng = np.random.default_rng(seed)
     found: dict[Architecture, None] = {}
     while len(found) < count:

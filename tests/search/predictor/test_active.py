@@ -1,0 +1,54 @@
+"""What to measure next: new, different, and better than drawing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from canao.errors import InputError
+from canao.search.predictor.active import choose_next
+from canao.search.predictor.predictor import LatencyPredictor
+from canao.search.predictor.quality import quality
+from canao.search.space.architecture import Architecture
+
+from .devices import drawn, measured
+
+POOL = measured(drawn(220))[:150]
+TEST = measured(drawn(220))[150:]
+
+
+def mape(chosen: list[Architecture]) -> float:
+    by = {one.architecture: one for one in POOL}
+    predictor = LatencyPredictor.fit([by[one] for one in chosen])
+    return quality(
+        predictor.predict([one.architecture for one in TEST]), TEST, n_train=len(chosen)
+    ).mape
+
+
+def test_chosen_measurements_teach_more_than_drawn_ones() -> None:
+    actively, randomly = [], []
+    for seed in range(4):
+        order = np.random.default_rng(seed).permutation(len(POOL))
+        every = [POOL[index].architecture for index in order]
+        randomly.append(mape(every[:36]))
+        known = every[:20]
+        for _ in range(2):
+            by = {one.architecture: one for one in POOL}
+            predictor = LatencyPredictor.fit([by[one] for one in known])
+            known = [*known, *choose_next(predictor, every, 8, measured=known)]
+        assert len(set(known)) == 36
+        actively.append(mape(known))
+    assert np.mean(actively) < 0.95 * np.mean(randomly)
+
+
+def test_choices_are_new_and_the_same_for_the_same_call() -> None:
+    known = [one.architecture for one in POOL[:25]]
+    predictor = LatencyPredictor.fit(POOL[:25])
+    pool = [one.architecture for one in POOL]
+    chosen = choose_next(predictor, [*pool, *pool], 10, measured=known)
+    assert len(set(chosen)) == 10
+    assert not set(chosen) & set(known)
+    assert chosen == choose_next(predictor, pool, 10, measured=known)
+    for count in (0, 126):
+        with pytest.raises(InputError, match="125 new"):
+            choose_next(predictor, pool, count, measured=known)
