@@ -17,23 +17,19 @@ import datetime
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from common.building import build
 from common.contest import Configuration, Turns, hold
 from common.machine import machine_record
 from common.models import MODELS, materialize, samples
 from common.options import add_outputs, one_of, whole_numbers
 from common.paths import cache_directory
-from common.processes import PeerError, PeerProcess, model_fields
-from common.protocol import ModelSpec, Peer
 from common.report import write_report
 from common.results import write_json
 from peer import all_peers
 
 __all__ = ["main"]
-
-_BUILD_SECONDS = 1800.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for seq_len in options.seq_len or MODELS[name].seq_lens:
             _tell(f"building {model.title}, {seq_len} tokens")
             artifacts = {
-                peer.name: _build(peer, model, seq_len, cache, results["versions"])
+                peer.name: build(peer, model, seq_len, cache, results["versions"])
                 for peer in peers
             }
             planned.append((model, seq_len, artifacts))
@@ -85,29 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for entry in configuration["entries"]
         )
     )
-
-
-def _build(
-    peer: Peer, model: ModelSpec, seq_len: int, cache: Path, versions: dict[str, Any]
-) -> Path | PeerError:
-    """Have one contestant build its model; note the versions of its packages."""
-    began = time.monotonic()
-    try:
-        with PeerProcess(peer) as process:
-            hello = process.request("hello", timeout=60.0)
-            versions.setdefault(peer.environment, {}).update(hello["versions"])
-            answer = process.request(
-                "build",
-                timeout=_BUILD_SECONDS,
-                model=model_fields(model),
-                seq_len=seq_len,
-                cache=str(cache),
-            )
-    except PeerError as error:
-        _tell(f"  {peer.name}: {error}")
-        return error
-    _tell(f"  {peer.name}: ready after {time.monotonic() - began:.0f} s")
-    return Path(answer["artifact"])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -89,7 +89,7 @@ def _measure(
                     lines[one.digest]["repeat_relative"] = [line["relative"]]
                 else:
                     lines[one.digest] = line
-            write_lines(out, [lines[one.digest] for one in ready if one.digest in lines])
+            write_lines(out, lines.values())
             what = "again" if repeated else "measured"
             _tell(f"{what} {start + len(group)}/{len(wanted)}")
     return 0

@@ -19,7 +19,7 @@ from .processes import PeerError, PeerProcess, model_fields
 from .protocol import Array, ModelSpec, Peer, Precision
 from .stats import ratio_of, round_median, significant
 
-__all__ = ["Configuration", "Entry", "Turns", "hold", "ratios"]
+__all__ = ["Configuration", "Entrant", "Entry", "Turns", "hold", "measure", "ratios"]
 
 _PREPARE_SECONDS = 900.0
 _CHECK_SECONDS = 120.0
@@ -55,6 +55,16 @@ class Configuration:
     model: ModelSpec
     seq_len: int
     threads: int
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """Who takes part, with what it built (or why it could not), and what it is held to."""
+
+    peer: Peer
+    artifact: Path | PeerError
+    configuration: Configuration
+    samples: Samples
 
 
 @dataclass(kw_only=True)
@@ -103,27 +113,14 @@ def hold(
     Contestants that fail, or whose logits differ from PyTorch's, are reported and not timed.
     """
     cpus = choose_cpus(configuration.threads)
-    entries = {peer.name: Entry.of(peer) for peer in peers}
     began = {"load": load_average(), "peak_gflops": peak_gflops(cpus)}
-    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as scratch:
-        running: dict[str, PeerProcess] = {}
-        for peer in peers:
-            entry, artifact = entries[peer.name], artifacts[peer.name]
-            try:
-                if isinstance(artifact, PeerError):
-                    raise artifact
-                process = stack.enter_context(PeerProcess(peer))
-                _prepare(process, entry, configuration, artifact, cpus, Path(scratch), samples)
-                if entry.status == "timed":
-                    running[peer.name] = process
-                else:
-                    process.close()
-            except PeerError as error:
-                entry.status, entry.reason = "failed", str(error)
-            _tell(f"  {peer.name}: {entry.status} {entry.reason or _numbers(entry)}")
-        _take_turns(running, entries, turns, random.Random(seed))
+    entries = measure(
+        [Entrant(peer, artifacts[peer.name], configuration, samples) for peer in peers],
+        turns,
+        seed=seed,
+    )
     ended = {"load": load_average(), "peak_gflops": peak_gflops(cpus)}
-    timed = [entry for entry in entries.values() if entry.status == "timed"]
+    timed = [entry for entry in entries if entry.status == "timed"]
     return {
         "model": configuration.model.name,
         "title": configuration.model.title,
@@ -133,9 +130,35 @@ def hold(
         "cpus": cpus,
         "before": began,
         "after": ended,
-        "entries": [asdict(entry) for entry in entries.values()],
+        "entries": [asdict(entry) for entry in entries],
         "ratios": ratios(timed),
     }
+
+
+def measure(entrants: Sequence[Entrant], turns: Turns, *, seed: int = 0) -> list[Entry]:
+    """Check everyone, then take turns on the same cores; the entries in the same order.
+
+    All have as many threads; those that fail, or whose logits are wrong, are not timed.
+    """
+    cpus = choose_cpus(entrants[0].configuration.threads)
+    entries = [Entry.of(entrant.peer) for entrant in entrants]
+    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as scratch:
+        running: list[tuple[PeerProcess, Entry]] = []
+        for entrant, entry in zip(entrants, entries, strict=True):
+            try:
+                if isinstance(entrant.artifact, PeerError):
+                    raise entrant.artifact
+                process = stack.enter_context(PeerProcess(entrant.peer))
+                _prepare(process, entry, entrant, cpus, Path(scratch))
+                if entry.status == "timed":
+                    running.append((process, entry))
+                else:
+                    process.close()
+            except PeerError as error:
+                entry.status, entry.reason = "failed", str(error)
+            _tell(f"  {entry.name}: {entry.status} {entry.reason or _numbers(entry)}")
+        _take_turns(running, turns, random.Random(seed))
+    return entries
 
 
 def ratios(timed: Sequence[Entry]) -> list[dict[str, Any]]:
@@ -150,25 +173,20 @@ def ratios(timed: Sequence[Entry]) -> list[dict[str, Any]]:
 
 
 def _prepare(
-    process: PeerProcess,
-    entry: Entry,
-    configuration: Configuration,
-    artifact: Path,
-    cpus: list[int],
-    scratch: Path,
-    samples: Samples,
+    process: PeerProcess, entry: Entry, entrant: Entrant, cpus: list[int], scratch: Path
 ) -> None:
     """Load the model in its process and compare its logits; sets the entry's status."""
     import numpy as np
 
     first, every, outputs = (scratch / f"{name}.npz" for name in ("first", "every", "outputs"))
+    configuration, samples = entrant.configuration, entrant.samples
     ids, mask = samples.input_ids, samples.attention_mask
     np.savez(first, input_ids=ids[0], attention_mask=mask[0])
     np.savez(every, input_ids=ids, attention_mask=mask)
     prepared = process.request(
         "prepare",
         timeout=_PREPARE_SECONDS,
-        artifact=str(artifact),
+        artifact=str(entrant.artifact),
         model=model_fields(configuration.model),
         seq_len=configuration.seq_len,
         threads=configuration.threads,
@@ -179,20 +197,20 @@ def _prepare(
     entry.load_seconds = significant(prepared["seconds"])
     process.request("check", timeout=_CHECK_SECONDS, inputs=str(every), outputs=str(outputs))
     with np.load(outputs) as answer:
-        _compare(entry, samples, answer["start"], answer["end"])
+        _compare(entry, samples, [answer[name] for name in answer.files])
 
 
-def _compare(entry: Entry, samples: Samples, start: Array, end: Array) -> None:
-    """Hold the logits against PyTorch's, where a token is not padding."""
+def _compare(entry: Entry, samples: Samples, outputs: Sequence[Array]) -> None:
+    """Hold the logits against PyTorch's; those of tokens where a token is not padding."""
     import numpy as np
 
     errors, relative, cosines = [0.0], [0.0], [1.0]
-    for output, reference in ((start, samples.start), (end, samples.end)):
+    for output, reference in zip(outputs, samples.outputs, strict=True):
         for index, mask in enumerate(samples.attention_mask):
-            real = mask[0] != 0
-            right = reference[index, 0, real].astype(np.float64)
-            got = output[index].reshape(-1)[: real.size]
-            got = (got[real] if got.size == real.size else got).astype(np.float64)
+            right = reference[index, 0].astype(np.float64)
+            real = mask[0] != 0 if right.size == mask.size else np.ones(right.size, bool)
+            got = output[index].reshape(-1)[: real.size].astype(np.float64)
+            right, got = right[real], got[real] if got.size == real.size else got
             if got.shape != right.shape or not np.isfinite(got).all():
                 entry.status, entry.reason = "wrong", "the logits are not finite numbers"
                 return
@@ -216,35 +234,32 @@ def _compare(entry: Entry, samples: Samples, start: Array, end: Array) -> None:
 
 
 def _take_turns(
-    running: Mapping[str, PeerProcess],
-    entries: Mapping[str, Entry],
-    turns: Turns,
-    order: random.Random,
+    running: Sequence[tuple[PeerProcess, Entry]], turns: Turns, order: random.Random
 ) -> None:
-    calls: dict[str, int] = {}
-    used: dict[str, list[float]] = {name: [0.0, 0.0] for name in running}
-    for name, process in running.items():
+    calls: list[int] = []
+    used = [[0.0, 0.0] for _ in running]
+    for process, _ in running:
         trial = process.request(
             "run", timeout=_CHECK_SECONDS, n=_CALIBRATION_CALLS, warmup=turns.warmup
         )
-        calls[name] = turns.calls(statistics.median(trial["samples_ms"]))
+        calls.append(turns.calls(statistics.median(trial["samples_ms"])))
     for number in range(turns.rounds):
-        names = list(running)
-        order.shuffle(names)
-        for name in names:
+        places = list(range(len(running)))
+        order.shuffle(places)
+        for place in places:
+            process, entry = running[place]
             time.sleep(_SETTLE_SECONDS)
-            turn = running[name].request(
-                "run", timeout=_CHECK_SECONDS, n=calls[name], warmup=turns.warmup
+            turn = process.request(
+                "run", timeout=_CHECK_SECONDS, n=calls[place], warmup=turns.warmup
             )
-            entries[name].rounds.append([significant(x) for x in turn["samples_ms"]])
-            used[name][0] += turn["cpu_ms"]
-            used[name][1] += turn["wall_ms"]
+            entry.rounds.append([significant(x) for x in turn["samples_ms"]])
+            used[place][0] += turn["cpu_ms"]
+            used[place][1] += turn["wall_ms"]
         _tell(f"  round {number + 1}/{turns.rounds}", end="\r")
-    for name, (cpu, wall) in used.items():
-        entry = entries[name]
+    for (_, entry), (cpu, wall) in zip(running, used, strict=True):
         entry.median_ms = significant(round_median(entry.rounds))
         entry.cpu_per_wall = significant(cpu / wall, 3)
-        _tell(f"  {name}: {entry.median_ms:g} ms, {entry.cpu_per_wall:g} cores busy")
+        _tell(f"  {entry.name}: {entry.median_ms:g} ms, {entry.cpu_per_wall:g} cores busy")
 
 
 def _numbers(entry: Entry) -> str:

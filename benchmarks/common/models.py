@@ -18,7 +18,7 @@ from .protocol import Array, ModelSpec
 if TYPE_CHECKING:
     from transformers import BertForQuestionAnswering
 
-__all__ = ["MODELS", "Recipe", "Samples", "materialize", "samples"]
+__all__ = ["MODELS", "Recipe", "Samples", "fingerprint", "materialize", "samples"]
 
 _SEED = 0
 
@@ -55,8 +55,7 @@ class Samples:
 
     input_ids: Array
     attention_mask: Array
-    start: Array
-    end: Array
+    outputs: tuple[Array, ...]
 
 
 def packaged_minilm() -> Path:
@@ -85,7 +84,7 @@ def materialize(name: str, cache: Path) -> ModelSpec:
         name=name,
         title=recipe.title,
         directory=directory,
-        fingerprint=_fingerprint(directory),
+        fingerprint=fingerprint(directory),
         random_weights=recipe.config is not None,
     )
 
@@ -95,7 +94,7 @@ def samples(model: ModelSpec, seq_len: int) -> Samples:
     import numpy as np
     import torch
 
-    from .question_answering import load_module
+    from .modules import load_module
 
     module = load_module(model)
     rng = np.random.default_rng(_SEED)
@@ -104,13 +103,13 @@ def samples(model: ModelSpec, seq_len: int) -> Samples:
     for sample, real in enumerate((seq_len, seq_len * 3 // 4, 11)):
         mask[sample, :, real:] = 0
         ids[sample, :, real:] = 0
-    starts, ends = [], []
+    found = []
     with torch.inference_mode():
         for one_ids, one_mask in zip(ids, mask, strict=True):
-            start, end = module(torch.from_numpy(one_ids), torch.from_numpy(one_mask))
-            starts.append(start.numpy())
-            ends.append(end.numpy())
-    return Samples(input_ids=ids, attention_mask=mask, start=np.stack(starts), end=np.stack(ends))
+            answer = module(torch.from_numpy(one_ids), torch.from_numpy(one_mask))
+            found.append([output.numpy() for output in answer])
+    outputs = tuple(map(np.stack, zip(*found, strict=True)))
+    return Samples(input_ids=ids, attention_mask=mask, outputs=outputs)
 
 
 def _build(recipe: Recipe) -> BertForQuestionAnswering:
@@ -132,7 +131,7 @@ def _versions() -> list[str]:
     return [importlib.metadata.version(name) for name in ("torch", "transformers")]
 
 
-def _fingerprint(directory: Path) -> str:
+def fingerprint(directory: Path) -> str:
     digest = hashlib.sha256()
     for name in ("config.json", "model.safetensors"):
         with (directory / name).open("rb") as file:

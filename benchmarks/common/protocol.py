@@ -18,13 +18,14 @@ Environment = Literal["main", "peers"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A BERT with a question-answering head, as a Hugging Face directory."""
+    """A BERT with a head, as a Hugging Face directory."""
 
     name: str
     title: str
     directory: Path  # config.json and model.safetensors, f32
     fingerprint: str  # changes whenever the weights or the configuration do
     random_weights: bool
+    head: Literal["question-answering", "sequence-classification"] = "question-answering"
 
 
 class Runner(Protocol):
@@ -35,8 +36,8 @@ class Runner(Protocol):
 
     info: dict[str, Any]
 
-    def __call__(self, input_ids: Array, attention_mask: Array) -> tuple[Array, Array]:
-        """Return (start, end) logits, f32, from two int32 arrays of shape (1, seq_len).
+    def __call__(self, input_ids: Array, attention_mask: Array) -> tuple[Array, ...]:
+        """Return the head's logits, f32, from two int32 arrays of shape (1, seq_len).
 
         The arrays come from and go to ordinary memory: copying the inputs in and reading
         the outputs back belongs to the call.

@@ -74,12 +74,10 @@ class Worker:
 
         assert self._runner is not None
         samples = np.load(request["inputs"])
-        starts, ends = [], []
+        found = []
         for ids, mask in zip(samples["input_ids"], samples["attention_mask"], strict=True):
-            start, end = self._runner(ids, mask)
-            starts.append(np.array(start, dtype=np.float32))
-            ends.append(np.array(end, dtype=np.float32))
-        np.savez(request["outputs"], start=np.stack(starts), end=np.stack(ends))
+            found.append([np.array(one, dtype=np.float32) for one in self._runner(ids, mask)])
+        np.savez(request["outputs"], *map(np.stack, zip(*found, strict=True)))
         return {}
 
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:

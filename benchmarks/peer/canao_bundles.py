@@ -24,9 +24,9 @@ class _Session:
         self.info: dict[str, Any] = {}
         self._session = canao.load(path, device="local", threads=threads)
 
-    def __call__(self, input_ids: Array, attention_mask: Array) -> tuple[Array, Array]:
+    def __call__(self, input_ids: Array, attention_mask: Array) -> tuple[Array, ...]:
         outputs = self._session(input_ids=input_ids, attention_mask=attention_mask)
-        return outputs["start_logits"], outputs["end_logits"]
+        return tuple(outputs.values())
 
 
 def _build(precision: Precision, model: ModelSpec, seq_len: int, cache: Path) -> Path:

@@ -30,16 +30,16 @@ class _Interpreter:
         runner = self._interpreter.get_signature_runner(signature)
         inputs, outputs = runner.get_input_details(), runner.get_output_details()
         self._ids, self._mask = (inputs[name]["index"] for name in sorted(inputs))
-        self._start, self._end = (outputs[name]["index"] for name in sorted(outputs))
+        self._outputs = [outputs[name]["index"] for name in sorted(outputs)]
         del runner
         self._interpreter.allocate_tensors()
 
-    def __call__(self, input_ids: Array, attention_mask: Array) -> tuple[Array, Array]:
+    def __call__(self, input_ids: Array, attention_mask: Array) -> tuple[Array, ...]:
         interpreter = self._interpreter
         interpreter.set_tensor(self._ids, input_ids)
         interpreter.set_tensor(self._mask, attention_mask)
         interpreter.invoke()
-        return interpreter.get_tensor(self._start), interpreter.get_tensor(self._end)
+        return tuple(map(interpreter.get_tensor, self._outputs))
 
 
 def _build(precision: str, model: ModelSpec, seq_len: int, cache: Path) -> Path:
@@ -51,7 +51,7 @@ def _build(precision: str, model: ModelSpec, seq_len: int, cache: Path) -> Path:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     if precision == "f32":
         import litert_torch  # type: ignore[import-not-found,unused-ignore]
-        from common.question_answering import example_inputs, load_module
+        from common.modules import example_inputs, load_module
 
         litert_torch.convert(load_module(model), example_inputs(seq_len)).export(str(temporary))
     else:

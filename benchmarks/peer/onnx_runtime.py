@@ -26,10 +26,9 @@ class _Session:
             str(path), options, providers=["CPUExecutionProvider"]
         )
 
-    def __call__(self, input_ids: Array, attention_mask: Array) -> tuple[Array, Array]:
+    def __call__(self, input_ids: Array, attention_mask: Array) -> tuple[Array, ...]:
         feed = {"input_ids": input_ids, "attention_mask": attention_mask}
-        start, end = self._session.run(["start_logits", "end_logits"], feed)
-        return start, end
+        return tuple(self._session.run(None, feed))
 
 
 def _build(precision: Precision, model: ModelSpec, seq_len: int, cache: Path) -> Path:
@@ -41,14 +40,14 @@ def _build(precision: Precision, model: ModelSpec, seq_len: int, cache: Path) ->
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp.onnx")
     if precision == "f32":
         import torch
-        from common.question_answering import example_inputs, load_module
+        from common.modules import LOGITS, example_inputs, load_module
 
         torch.onnx.export(
             load_module(model),
             example_inputs(seq_len),
             temporary,
             input_names=["input_ids", "attention_mask"],
-            output_names=["start_logits", "end_logits"],
+            output_names=LOGITS[model.head],
             dynamo=True,
             external_data=False,
         )

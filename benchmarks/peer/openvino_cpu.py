@@ -29,9 +29,9 @@ class _Compiled:
         self.info: dict[str, Any] = {"inference_precision": used}
         self._request = compiled.create_infer_request()
 
-    def __call__(self, input_ids: Array, attention_mask: Array) -> tuple[Array, Array]:
+    def __call__(self, input_ids: Array, attention_mask: Array) -> tuple[Array, ...]:
         results = self._request.infer([input_ids, attention_mask])
-        return results[0], results[1]
+        return tuple(results[index] for index in range(len(results)))
 
 
 def _openvino() -> Any:
@@ -47,7 +47,7 @@ def _build(model: ModelSpec, seq_len: int, cache: Path) -> Path:
     if path.exists():
         return path
     openvino = _openvino()
-    from common.question_answering import example_inputs, load_module
+    from common.modules import example_inputs, load_module
 
     shape = openvino.PartialShape([1, seq_len])
     converted = openvino.convert_model(

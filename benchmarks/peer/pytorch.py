@@ -13,18 +13,18 @@ __all__ = ["PEERS"]
 class _Eager:
     def __init__(self, model: ModelSpec, threads: int) -> None:
         import torch
-        from common.question_answering import load_module
+        from common.modules import load_module
 
         torch.set_num_threads(threads)
         self.info: dict[str, Any] = {}
         self._torch = torch
         self._module = load_module(model)
 
-    def __call__(self, input_ids: Array, attention_mask: Array) -> tuple[Array, Array]:
+    def __call__(self, input_ids: Array, attention_mask: Array) -> tuple[Array, ...]:
         torch = self._torch
         with torch.inference_mode():
-            start, end = self._module(torch.tensor(input_ids), torch.tensor(attention_mask))
-        return start.numpy(), end.numpy()
+            outputs = self._module(torch.tensor(input_ids), torch.tensor(attention_mask))
+        return tuple(output.numpy() for output in outputs)
 
 
 def _build(model: ModelSpec, seq_len: int, cache: Path) -> Path:

@@ -50,9 +50,10 @@ class _Module:
         self._main = context.modules.module["main"]
         self.info: dict[str, Any] = {}
 
-    def __call__(self, input_ids: Array, attention_mask: Array) -> tuple[Array, Array]:
-        start, end = self._main(input_ids, attention_mask)
-        return start.to_host(), end.to_host()
+    def __call__(self, input_ids: Array, attention_mask: Array) -> tuple[Array, ...]:
+        found = self._main(input_ids, attention_mask)
+        outputs = found if isinstance(found, tuple) else (found,)
+        return tuple(output.to_host() for output in outputs)
 
 
 def _build(model: ModelSpec, seq_len: int, cache: Path) -> Path:
@@ -79,7 +80,7 @@ def _build(model: ModelSpec, seq_len: int, cache: Path) -> Path:
 
 
 def _import(model: ModelSpec, seq_len: int, path: Path) -> None:
-    from common.question_answering import example_inputs, load_module
+    from common.modules import example_inputs, load_module
     from torch_mlir import fx
 
     module = load_module(model)

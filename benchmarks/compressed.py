@@ -1,0 +1,175 @@
+"""Compressed models beside LiteRT running their teacher: how much faster, at what accuracy.
+
+    python benchmarks/compressed.py [--tasks sst2,mrpc,stsb] [--threads 1] [--rounds 15]
+
+Takes the models that ``benchmarks/compression.py`` trained (of each task the first seed): the
+fine-tuned teacher in LiteRT (f32 and int8) and in canao, and its compressed forms in canao's int8
+and f32. Everyone reads 128 tokens and is held to the PyTorch logits of its own model first; then
+they take turns in one run. Raw samples go to the JSON file, a table to ``docs/benchmarks/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from common.building import build
+from common.contest import Configuration, Entrant, Entry, Turns, measure
+from common.machine import load_average, machine_record
+from common.models import fingerprint, samples
+from common.options import add_outputs, one_of
+from common.paths import RESULTS, cache_directory
+from common.protocol import ModelSpec
+from common.results import replace_text, table, write_json
+from common.stats import ratio_of, significant
+from peer import all_peers
+
+__all__ = ["main"]
+
+TASKS = ("sst2", "mrpc", "stsb")
+SEQ_LEN = 128
+# Who runs which model. The teacher in LiteRT's f32 is what all are compared with; it is first.
+_RUNS = (
+    ("teacher", ("litert-f32", "litert-int8", "canao-f32", "canao-int8")),
+    ("half", ("canao-f32", "canao-int8")),
+    ("quarter", ("canao-f32", "canao-int8")),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what there are models for; 1 where a model of canao's gave wrong logits."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--tasks", type=one_of(TASKS), default=list(TASKS))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=Turns.rounds, help="default %(default)s")
+    add_outputs(parser, "compressed.json")
+    options = parser.parse_args(arguments)
+    results: dict[str, Any] = {
+        "schema": 1,
+        "kind": "compressed",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine_record(),
+        "load": load_average(),
+        "versions": {},
+        "threads": options.threads,
+        "seq_len": SEQ_LEN,
+        "tasks": [],
+    }
+    for task in options.tasks:
+        models = _models(task)
+        if "half" not in models:
+            print(f"{task}: no model yet; run compression.py first", file=sys.stderr)
+            continue
+        found = _measure(task, models, options.threads, options.rounds, results["versions"])
+        results["tasks"].append(found)
+        write_json(options.json, results)
+    if options.docs and results["tasks"]:
+        replace_text(options.docs / "compressed.md", markdown(results))
+    bad = (entry["status"] != "timed" for one in results["tasks"] for entry in one["entries"])
+    return int(any(bad))
+
+
+def _models(task: str) -> dict[str, tuple[ModelSpec, dict[str, Any]]]:
+    """The teacher and its compressed forms, with what is known of each, by size."""
+    found: dict[str, tuple[ModelSpec, dict[str, Any]]] = {}
+    file = RESULTS / "compression.jsonl"
+    for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        line = json.loads(text)
+        folder = cache_directory() / "compression" / f"{task}-{line['size']}-{line['seed']}"
+        teacher = Path(line["result"]["teacher"])
+        if line["task"] == task and line["seed"] == 0 and folder.is_dir() and teacher.is_dir():
+            result = line["result"]
+            found["teacher"] = (_spec(task, "teacher", teacher), result["before"])
+            found[line["size"]] = (_spec(task, line["size"], folder), result["after"])
+    return found
+
+
+def _spec(task: str, size: str, directory: Path) -> ModelSpec:
+    return ModelSpec(
+        name=f"{task}-{size}",
+        title=f"{task}, {size}",
+        directory=directory,
+        fingerprint=fingerprint(directory),
+        random_weights=False,
+        head="sequence-classification",
+    )
+
+
+def _measure(
+    task: str,
+    models: dict[str, tuple[ModelSpec, dict[str, Any]]],
+    threads: int,
+    rounds: int,
+    versions: dict[str, Any],
+) -> dict[str, Any]:
+    peers = all_peers()
+    entrants, told = [], []
+    for size, names in _RUNS:
+        if size not in models:
+            continue
+        model, facts = models[size]
+        reference = samples(model, SEQ_LEN)
+        configuration = Configuration(model=model, seq_len=SEQ_LEN, threads=threads)
+        for name in names:
+            artifact = build(peers[name], model, SEQ_LEN, cache_directory(), versions)
+            entrants.append(Entrant(peers[name], artifact, configuration, reference))
+            told.append({"size": size, "metric": facts["metric"], "flops": facts["flops"]})
+    entries = measure(entrants, Turns(rounds=rounds))
+    return {
+        "task": task,
+        "metric": models["teacher"][1]["metric_name"],
+        "entries": [
+            {**asdict(entry), **facts, "ratio": _ratio(entries[0], entry)}
+            for entry, facts in zip(entries, told, strict=True)
+        ],
+    }
+
+
+def _ratio(baseline: Entry, entry: Entry) -> dict[str, float] | None:
+    """How many times faster than the teacher in LiteRT's f32, with its interval."""
+    if not (baseline.rounds and entry.rounds):
+        return None
+    found = asdict(ratio_of(baseline.rounds, entry.rounds))
+    return {key: significant(value) for key, value in found.items()}
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The page."""
+    parts = [
+        "# Compressed models beside LiteRT running their teacher",
+        "Made by `python benchmarks/compressed.py` of the models that "
+        "`python benchmarks/compression.py` trained (seed 0); every sample is in "
+        f"`benchmarks/results/compressed.json`. {results['threads']} thread(s), "
+        f"{results['seq_len']} tokens, from token ids to logits, everyone in turns in one run. "
+        "*Times faster* is the time of LiteRT in f32 running the fine-tuned teacher over the "
+        "row's, with a 95 % interval. The metric is PyTorch's, on the development split.",
+    ]
+    for one in results["tasks"]:
+        rows = [["Model", "GFLOP", one["metric"], "Runs in", "Median, ms", "Times faster"]]
+        for entry in one["entries"]:
+            runs = f"{entry['title']} {entry['precision']}"
+            cells = [entry["size"], f"{entry['flops'] / 1e9:.2f}", f"{entry['metric']:.2f}", runs]
+            ratio = entry["ratio"]
+            if ratio is None:
+                rows.append([*cells, entry["reason"], ""])
+                continue
+            told = f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+            rows.append([*cells, f"{entry['median_ms']:.3g}", told])
+        parts += [f"## {one['task']}", table(rows, numbers_from=4)]
+    machine = results["machine"]
+    parts.append(
+        f"{results['date']}, {machine['processor']} (family/model/stepping "
+        f"{machine['family_model_stepping']}), {machine['logical_cores']} cores, "
+        f"{machine['system']}; load average {results['load']} at the start."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
