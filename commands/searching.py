@@ -93,11 +93,12 @@ def search(
     json: Json = False,
 ) -> None:
     """Search for the most accurate model that meets a specification; a second call goes on."""
-    from ..search.optimize import optimize
     from ..search.study.specification import Specification
-    from ..search.training.options import TrainingOptions
 
     given = Specification.parse(latency=latency, memory=memory, max_loss=max_loss)
+    from ..search.optimize import optimize  # which takes seconds to load
+    from ..search.training.options import TrainingOptions
+
     options = TrainingOptions() if training is None else TrainingOptions.load(training)
     if epochs is not None:
         options = options.replace(epochs=epochs)
