@@ -115,6 +115,8 @@ def _private_stdout() -> TextIO:
 
 def main() -> None:
     """Serve until standard input ends."""
+    # transformers would take our script kernels.py for the package of that name.
+    sys.modules["kernels"] = None  # type: ignore[assignment]
     answers = _private_stdout()
     worker = Worker(all_peers()[sys.argv[1]])
     for line in sys.stdin:
