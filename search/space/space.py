@@ -20,34 +20,29 @@ depth are there and are ignored.
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...compiler.compression import fields
 from ...compiler.compression.fields import shown
 from ...errors import InputError
-from ...targets import PRECISIONS
-from .architecture import HEADS, KINDS, Architecture, LayerShape, MatrixForm
-from .choices import OF, MatrixChoices, choices
+from .architecture import KINDS, Architecture, LayerShape, MatrixForm
+from .choices import MatrixChoices
 from .defaults import default_choices
+from .reading import read_fields, read_file
 
 if TYPE_CHECKING:
     import numpy as np
 
 __all__ = ["PER_LAYER", "ArchitectureSpace", "Decision", "Scalar"]
 
-VERSION = 1
 Scalar = int | float | str | bool | None
 """A choice: what JSON has, without lists and tables."""
 PER_LAYER = ("heads", "ffn", *(f"{k}.{part}" for k in KINDS for part in ("precision", "density")))
 """What each layer may choose for itself."""
-_LARGEST_FILE = 1 << 20
 _DENSE = MatrixChoices()
 
 
@@ -73,7 +68,7 @@ class ArchitectureSpace:
     architectures, or with ones that could not be built.
     """
 
-    version: int = VERSION
+    version: int = 1
     layers: tuple[int, ...]
     hidden: tuple[int, ...]
     heads: tuple[int, ...]
@@ -128,58 +123,21 @@ class ArchitectureSpace:
         Raises `InputError`, naming the file and the field, for whatever is wrong with it.
         """
         place = Path(path)
-        if place.suffix not in (".json", ".toml"):
-            raise InputError(f"The space {place} must be a .json or a .toml file.")
         try:
-            with place.open("rb") as file:
-                data = file.read(_LARGEST_FILE + 1)
-            if len(data) > _LARGEST_FILE:
-                raise InputError(f"it is larger than {_LARGEST_FILE >> 20} MiB")
-            text = data.decode("utf-8")
-            value = tomllib.loads(text) if place.suffix == ".toml" else json.loads(text)
-            return cls.from_json(value)
-        except (OSError, ValueError, RecursionError, InputError) as error:
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            reason = reason.splitlines()[0].rstrip(".")
-            raise InputError(f"The space {place} cannot be used: {reason}.") from error
+            return cls.from_json(read_file(place))
+        except InputError as error:
+            raise InputError(f"The space {place} cannot be used: {error}") from error
 
     @classmethod
     def from_json(cls, value: object) -> ArchitectureSpace:
         """Build from plain JSON values; a list of one choice may stand as that choice, and
         "none" for the rank that is none. Raises `InputError` naming the field that is wrong."""
-        found = fields.table(value, "The space", cls.__dataclass_fields__, of=OF)
-        version = found.get("version")
-        if isinstance(version, bool) or version != VERSION:
-            raise InputError(f"version of the space must be {VERSION}, not {shown(version)}.")
-        default: dict[str, Any] = {
-            name: field.default for name, field in cls.__dataclass_fields__.items()
+        defaults = {
+            name: field.default
+            for name, field in cls.__dataclass_fields__.items()
+            if field.default is not MISSING
         }
-        read: dict[str, Any] = {
-            name: choices(found, "", name, fields.integer)
-            for name in ("layers", "hidden", "heads", "ffn")
-        }
-        for name in ("seq_lens", "vocabularies"):
-            read[name] = choices(found, "", name, fields.integer, default[name])
-        name = "embedding_ranks"
-        read[name] = choices(found, "", name, _rank, default[name])
-        name = "embedding_int8"
-        read[name] = choices(found, "", name, fields.boolean, default[name])
-        name = "per_layer"
-        if name in found:
-            read[name] = fields.items(found[name], name, fields.text)
-        read["head_size"] = fields.integer(found.get("head_size"), "head_size")
-        for name in ("positions", "types", "labels"):
-            read[name] = fields.integer(found.get(name, default[name]), name)
-        for kind in KINDS:
-            if kind in found:
-                read[kind] = MatrixChoices.from_json(found[kind], kind)
-        if "block" in found:
-            read["block"] = fields.pair(found["block"], "block")
-        for name, known in (("head", HEADS), ("rest", PRECISIONS)):
-            read[name] = found.get(name, default[name])
-            if read[name] not in known:
-                raise InputError(f"{name} must be one of {', '.join(known)}: {shown(read[name])}.")
-        return cls(**read)
+        return cls(**read_fields(value, tuple(cls.__dataclass_fields__), defaults))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: the inverse of `from_json`."""
@@ -357,7 +315,3 @@ def _value(layer: LayerShape, name: str) -> Scalar:
     kind, _, part = name.partition(".")
     found: Scalar = getattr(layer.form(kind), part) if part else getattr(layer, name)
     return found
-
-
-def _rank(value: object, field: str) -> int | None:
-    return None if value is None or value == "none" else fields.integer(value, field)
