@@ -59,7 +59,7 @@ class FlopsBaseline:
 class NeuralBaseline:
     """See the module's docstring."""
 
-    name = "neural network on sizes"
+    name = "neural net"
 
     def __init__(self, records: Sequence[Record], *, seed: int = 0) -> None:
         from threadpoolctl import threadpool_limits  # what scikit-learn stands on
@@ -104,7 +104,7 @@ class NeuralBaseline:
 class LookupBaseline:
     """See the module's docstring. Raises `InputError` where no record has times of dispatches."""
 
-    name = "look-up of dispatches"
+    name = "look-up"
 
     def __init__(self, records: Sequence[Record], *, seed: int = 0) -> None:
         self._table: dict[tuple[Any, ...], tuple[NDArray[Any], NDArray[Any]]] = {}

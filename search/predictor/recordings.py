@@ -15,7 +15,12 @@ from ...runtime_harness.timing_store.jsonl import read_lines
 from ..space.architecture import Architecture
 from .records import Record, Setting
 
-__all__ = ["of_store", "read_recording", "select", "shipped"]
+__all__ = ["MOST_SLOWER", "MOST_SPREAD", "of_store", "read_recording", "select", "shipped"]
+
+MOST_SPREAD = 0.1
+"""How wide, on either side, the interval of a measurement may be that counts."""
+MOST_SLOWER = 1.25
+"""How much longer than usual the reference may have taken beside a measurement that counts."""
 
 _SHIPPED = Path(__file__).parent / "recorded"
 
@@ -75,7 +80,9 @@ def select(
     """The records of one setting, one for each architecture, in the order they came.
 
     ``device`` is a name or a fingerprint. What was measured again is joined to
-    ``repeat_relative``. Raises `InputError`, telling what there is, where there is none or where
+    ``repeat_relative``. Disturbed measurements are left out, which can neither teach nor judge:
+    whose own interval is wider than `MOST_SPREAD` on either side, or whose reference workload took
+    over `MOST_SLOWER` times as long as it does in the quickest tenth. Raises `InputError`, telling what there is, where there is none or where
     several settings are left: they are never mixed.
     """
     given = list(records)
@@ -91,7 +98,18 @@ def select(
     ]
     settings = list(dict.fromkeys(record.setting for record in chosen))
     if len(settings) == 1:
-        return _joined(chosen)
+        quick = sorted(map(_reference, chosen))[len(chosen) // 10]
+        steady = [
+            record
+            for record in chosen
+            if record.spread <= MOST_SPREAD and _reference(record) <= MOST_SLOWER * quick
+        ]
+        if not steady:
+            raise InputError(
+                f"All {len(chosen)} measurements of {settings[0]} were disturbed: their intervals "
+                f"are wider than {MOST_SPREAD:.0%} on either side; measure again, undisturbed."
+            )
+        return _joined(steady)
     if settings:
         raise InputError(
             f"The measurements are of {len(settings)} settings, which cannot be mixed: choose "
@@ -108,6 +126,11 @@ def select(
     raise InputError(
         f"There are no {' '.join(wanted)} by protocol {protocol}, but {_told(there) or 'nothing'}."
     )
+
+
+def _reference(record: Record) -> float:
+    """Milliseconds of the reference workload beside it."""
+    return record.median_ms / record.relative
 
 
 def _told(settings: Sequence[Setting]) -> str:

@@ -41,6 +41,7 @@ _LOOSENESS = (0.3, 1.0, 3.0)
 _KEPT = (0.0, 0.5, 1.0)
 _NOISE = 0.03
 _STEPS = 30
+_FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -80,7 +81,7 @@ class Adapted:
         known = dict(zip(self.groups, self.factors, strict=True))
         other = np.full(len(TERMS), self.other)
         factors = np.array([known.get(group, other) for group in groups])
-        return self.source.physical.parts(workloads, groups) * factors
+        return np.asarray(self.source.physical.parts(workloads, groups) * factors)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: the inverse of `from_json`."""
@@ -128,10 +129,11 @@ def adapt(source: LatencyPredictor, records: Sequence[Record]) -> LatencyPredict
     relative, weights = observations(records)
     problem = _Problem.of(model, workloads, np.log(relative), weights)
     looseness, kept = min(
-        product(_LOOSENESS, _KEPT), key=lambda both: float(np.abs(problem.left_out(*both)).mean())
+        product(_LOOSENESS, _KEPT),
+        key=lambda both: float(np.abs(problem.left_out(both[0], both[1], _FOLDS)).mean()),
     )
     factors, constant, other = problem.fit(looseness, kept)
-    errors = problem.left_out(looseness, kept)
+    errors = problem.left_out(looseness, kept, len(records))
     difficulty = source.familiarity.difficulty(workloads)
     return LatencyPredictor(
         setting=setting,
@@ -211,14 +213,17 @@ class _Problem:
         each = factors[1:].reshape(len(self.groups), len(TERMS))
         return each, float(factors[0]), float(np.exp(effects[0]))
 
-    def left_out(self, looseness: float, kept: float) -> NDArray[Any]:
+    def left_out(self, looseness: float, kept: float, folds: int) -> NDArray[Any]:
         """The error, in logarithms, of each measurement by a model that had not seen it: [n]."""
         found = np.empty(len(self.logs))
-        for index in range(len(found)):
-            rows = np.arange(len(found)) != index
-            effects = self._solve(rows, looseness, kept)
-            total = float(self.time[index] @ np.exp(self.design @ effects))
-            found[index] = self.logs[index] - np.log(max(total, 1e-9)) - kept * self.learned[index]
+        fold = np.arange(len(found)) % folds
+        for number in range(min(folds, len(found))):
+            out = fold == number
+            effects = self._solve(~out, looseness, kept)
+            total = self.time[out] @ np.exp(self.design @ effects)
+            found[out] = (
+                self.logs[out] - np.log(np.maximum(total, 1e-9)) - kept * self.learned[out]
+            )
         return found
 
     def _solve(self, rows: NDArray[Any], looseness: float, kept: float) -> NDArray[Any]:
