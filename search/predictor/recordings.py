@@ -81,9 +81,11 @@ def select(
 
     ``device`` is a name or a fingerprint. What was measured again is joined to
     ``repeat_relative``. Disturbed measurements are left out, which can neither teach nor judge:
-    whose own interval is wider than `MOST_SPREAD` on either side, or whose reference workload took
-    over `MOST_SLOWER` times as long as it does in the quickest tenth. Raises `InputError`, telling what there is, where there is none or where
-    several settings are left: they are never mixed.
+    whose own interval is wider than `MOST_SPREAD` on either side, or whose reference workload
+    took over `MOST_SLOWER` times as long as it does in the quickest tenth.
+
+    Raises `InputError`, telling what there is, where there is none or where several settings are
+    left: they are never mixed.
     """
     given = list(records)
     chosen = [

@@ -1,0 +1,178 @@
+"""How good the latency predictor is on what ships with canao, over many splits.
+
+    python benchmarks/predictor.py [--splits 20] [--json FILE] [--docs DIRECTORY]
+
+Each split trains on at most 150 architectures and tries the others, beside the baselines. Then
+predictors of one thread are adapted to two threads by 20 measurements, drawn, and chosen by what
+`active.choose_next` says of the architectures alone. At last: candidates a minute, from an
+architecture to its interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from common.machine import machine_record
+from common.options import add_outputs
+from common.results import replace_text, table, write_json
+
+from canao.compiler.checkpoint import packaged_minilm, read_config
+from canao.search.predictor.active import choose_next
+from canao.search.predictor.assessment import assess
+from canao.search.predictor.predictor import LatencyPredictor
+from canao.search.predictor.quality import Quality, quality, repeatability
+from canao.search.predictor.recordings import select, shipped
+from canao.search.predictor.records import Record
+from canao.search.space.space import ArchitectureSpace
+
+__all__ = ["main"]
+
+_KEYS = ("spearman", "kendall", "mape", "within_5", "within_10", "coverage_90")
+_SAMPLES = 20
+_CANDIDATES = 300
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and write the results and their page."""
+    options = _parser().parse_args(arguments)
+    records = shipped()
+    one = select(records, threads=1)
+    results: dict[str, Any] = {
+        "schema": 1,
+        "kind": "predictor",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine_record(),
+        "architectures": len(one),
+        "repeats": repeatability(one),
+        "splits": [],
+    }
+    for seed in range(options.splits):
+        found = assess(one, seed=seed)
+        each = {"predictor": found.quality, **found.others}
+        results["splits"].append({name: quality.to_json() for name, quality in each.items()})
+        _tell(f"split {seed + 1}: {found.quality}")
+        write_json(options.json, results)
+    two = [record for record in records if record.setting.threads == 2]
+    if two:
+        results["two_threads"] = _adapted(one, select(two), options.splits)
+    results["candidates_a_minute"] = _speed(LatencyPredictor.fit(one))
+    write_json(options.json, results)
+    if options.docs:
+        replace_text(options.docs / "predictor.md", markdown(results))
+    return 0
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The page."""
+    splits = results["splits"]
+    first = splits[0]["predictor"]
+    rows = [
+        ["", "Spearman", "Kendall", "Mean error, %", "Within 5 %", "Within 10 %", "Covered, %"]
+    ]
+    for name in splits[0]:
+        rows.append([name, *_means([split[name] for split in splits])])
+    repeats = results["repeats"]
+    if repeats is not None:
+        again = (f"{100 * repeats[key]:.1f}" for key in ("mape", "within_5", "within_10"))
+        rows.append(["measuring again", "", "", *again, ""])
+    best = min(
+        np.mean([split[name]["mape"] for split in splits]) for name in splits[0]
+        if name != "predictor"
+    )  # fmt: skip
+    own = float(np.mean([split["predictor"]["mape"] for split in splits]))
+    covered = [split["predictor"]["coverage_90"] for split in splits]
+    parts = [
+        "# The latency predictor",
+        "Made by `python benchmarks/predictor.py`; every split is in "
+        f"`benchmarks/results/predictor.json`. {results['architectures']} architectures, measured "
+        f"on one thread of this machine; {len(splits)} splits, each trained on "
+        f"{first['n_train']} of them and tried on the other {first['n_test']}. Means over splits.",
+        table(rows, numbers_from=1),
+        f"The mean error is {1 - own / best:.0%} below that of the best baseline. The 90 % "
+        f"intervals held {100 * min(covered):.0f} to {100 * max(covered):.0f} % of what was "
+        "measured.",
+    ]
+    if "two_threads" in results:
+        two = results["two_threads"]
+        rows = [[f"Two threads, from {_SAMPLES}", *columns]]
+        rows += [[name, *_means(two[name])] for name in ("drawn", "chosen")]
+        parts += [
+            "## Another setting",
+            "Adapted from predictors of one thread, tried on all other measurements of two "
+            "threads. *Chosen*: by what would tell most, of a half of the architectures that is "
+            "drawn.",
+            table(rows, numbers_from=1),
+        ]
+    parts.append(
+        f"Candidates a minute, from architecture to interval: "
+        f"{results['candidates_a_minute']:,.0f}, on one core.\n\n"
+        f"{results['date']}, {results['machine']['processor']}."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _means(qualities: Sequence[dict[str, Any]]) -> list[str]:
+    found = []
+    for key in _KEYS:
+        values = [one[key] for one in qualities if one[key] is not None]
+        mean = float(np.mean(values)) if values else None
+        scale, digits = (1, 4) if key in ("spearman", "kendall") else (100, 1)
+        found.append("" if mean is None else f"{scale * mean:.{digits}f}")
+    return found
+
+
+def _adapted(
+    one: Sequence[Record], two: Sequence[Record], splits: int
+) -> dict[str, list[dict[str, Any]]]:
+    source = LatencyPredictor.fit(one[:150])
+    found: dict[str, list[dict[str, Any]]] = {"drawn": [], "chosen": []}
+    for seed in range(splits):
+        order = np.random.default_rng(seed).permutation(len(two))
+        half = [two[index] for index in order[: max(len(two) // 2, _SAMPLES)]]
+        best = set(choose_next(source, [record.architecture for record in half], _SAMPLES))
+        for name, few in (
+            ("drawn", half[:_SAMPLES]),
+            ("chosen", [record for record in half if record.architecture in best]),
+        ):
+            known = {record.architecture for record in few}
+            rest = [record for record in two if record.architecture not in known]
+            found[name].append(_quality(source.adapt(few), rest).to_json())
+    return found
+
+
+def _quality(predictor: LatencyPredictor, records: Sequence[Record]) -> Quality:
+    predictions = predictor.predict([record.architecture for record in records])
+    return quality(predictions, records, n_train=len(predictor.trained_on))
+
+
+def _speed(predictor: LatencyPredictor) -> float:
+    """Of architectures never seen before; of the processor's time, since others may run."""
+    space = ArchitectureSpace.of_teacher(read_config(str(packaged_minilm()), "minilm"))
+    rng = np.random.default_rng(12345)
+    drawn = [space.sample(rng) for _ in range(_CANDIDATES)]
+    began = time.process_time()
+    predictor.predict(drawn)
+    return 60 * _CANDIDATES / (time.process_time() - began)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--splits", type=int, default=20)
+    add_outputs(parser, "predictor.json")
+    return parser
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
