@@ -8,7 +8,6 @@ meets every limit. What was done is kept in the study's directory, and not done 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
@@ -257,14 +256,17 @@ def _check_possible(folder: StudyFolder, known: Calibration) -> None:
 
 
 def _place_best(folder: StudyFolder, result: StudyResult) -> None:
-    """Have the chosen bundle at ``best.canao`` too; on another machine it is not there."""
+    """Have the chosen bundle at ``best.canao`` too, with what was verified of it; on another
+    machine it is not there."""
     bundle = Path(str((result.best or {}).get("bundle")))
     if result.machine != platform.node() or not bundle.is_file():
         return
-    place = folder.path / "best.canao"
-    temporary = place.with_name(".best.canao.new")
-    with os_errors(f"writing {place}"), contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
-    with os_errors(f"writing {place}"):
-        os.link(bundle, temporary)
-        os.replace(temporary, place)
+    for ending in ("", ".numerics.json"):
+        source = bundle.with_name(bundle.name + ending)
+        place = folder.path / f"best.canao{ending}"
+        temporary = place.with_name(f".{place.name}.new")
+        with os_errors(f"writing {place}"):
+            temporary.unlink(missing_ok=True)
+            if source.is_file():
+                os.link(source, temporary)
+                os.replace(temporary, place)

@@ -226,7 +226,8 @@ def _measured(
     record, peak = result
     text = json.dumps({"record": record.to_json(), "peak_bytes": peak})
     replace_file(kept, text.encode())
-    bundle.unlink(missing_ok=True)
+    for left in (bundle, bundle.with_name(f"{bundle.name}.numerics.json")):
+        left.unlink(missing_ok=True)
     return record, peak
 
 

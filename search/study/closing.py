@@ -86,7 +86,8 @@ def _teacher(
     bundle = bench.teacher(folder.path, max(folder.plan.space.seq_lens))
     tell("measuring the teacher")
     (measured,) = pool.run([lambda device: bench.measure(bundle, device)])
-    bundle.unlink(missing_ok=True)
+    for left in (bundle, bundle.with_name(f"{bundle.name}.numerics.json")):
+        left.unlink(missing_ok=True)
     if isinstance(measured, CanaoError):
         raise measured
     found = {

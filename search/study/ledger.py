@@ -34,6 +34,7 @@ _RECORD = "canao:record"
 _LOST = "canao:lost"
 _PLAN = "canao:plan"
 _PAUSE = 0.3
+_LONGEST = 5.0
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -113,13 +114,15 @@ class Ledger:
     def once(self, number: int, make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         """The record of ``number``, below 0, which ``make`` makes if nobody has: everybody gets
         the same, and waits where somebody is at it."""
+        pause = _PAUSE
         while True:
             found = self.finished().get(number)
             if found is not None:
                 return found
             claim = self.claim([number])
             if claim is None:
-                time.sleep(_PAUSE)
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST)
                 continue
             try:
                 with self.beating(claim):

@@ -51,9 +51,9 @@ class Finding:
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """``values``: the controller's choices. ``finding`` is None where the architecture could not
-    be evaluated at all, for the outcome's reason. ``seconds`` that the trial took, of which the
-    controller and the storage took ``overhead``; ``same_as``: an earlier trial of the same
-    architecture, whose finding this is.
+    be evaluated at all, for the outcome's reason. ``seconds`` that the trial took, of which
+    learning from the last one, choosing and claiming took ``overhead``; ``same_as``: an earlier
+    trial of the same architecture, whose finding this is.
     """
 
     number: int

@@ -20,7 +20,7 @@ from .trial import Trial
 
 __all__ = ["Snapshot", "trials_of", "work"]
 
-_DRAWS = 32
+_DRAWS = 8
 _MOST_LOST = 3
 _PAUSE = 0.2
 
@@ -77,16 +77,19 @@ def work(
     heard = snapshot.restore(controller, done) if snapshot else []
     if not heard:
         controller = make()
+    first = True
     while True:
+        began = time.monotonic()
         done |= _news(ledger, done)
-        for number in sorted(set(done) - set(heard)):
+        fresh = sorted(set(done) - set(heard))
+        for number in fresh:
             controller.tell(number, done[number].values, done[number].outcome)
             heard.append(number)
-        if snapshot is not None:
+        if fresh and snapshot is not None:
             snapshot.save(controller, heard)
-        if told is not None:
+        if told is not None and (fresh or first):
             told(done)
-        began = time.monotonic()
+        first = False
         claim = ledger.claim(range(trials))
         if claim is None:
             if all(number in done for number in range(trials)):
