@@ -72,9 +72,8 @@ def markdown(results: dict[str, Any]) -> str:
     """The page."""
     splits = results["splits"]
     first = splits[0]["predictor"]
-    rows = [
-        ["", "Spearman", "Kendall", "Mean error, %", "Within 5 %", "Within 10 %", "Covered, %"]
-    ]
+    columns = ["Spearman", "Kendall", "Mean error, %", "Within 5 %", "Within 10 %", "Covered, %"]
+    rows = [["", *columns]]
     for name in splits[0]:
         rows.append([name, *_means([split[name] for split in splits])])
     repeats = results["repeats"]

@@ -26,8 +26,8 @@ Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 def quality_table(found: Assessment) -> Table:
     """(columns, rows) for people: the predictor, then what it is held against."""
     columns = (
-        *("", "Spearman", "Kendall", "mean error, %", "within 5 %", "within 10 %"),
-        *("in the 90 % interval, %", "trained on", "tried on"),
+        *("", "Spearman", "Kendall", "error, %", "in 5 %", "in 10 %", "covered, %"),
+        *("trained", "tried"),
     )
     rows = [_row("predictor", found.quality)]
     rows += [_row(name, one) for name, one in found.others.items()]

@@ -2,11 +2,11 @@
 
 Devices differ in how long the same work takes, and less in what work there is. So each cost of
 the source's physical model is scaled: by a factor of the device, times one for launches,
-operations and bytes, times one for the kind of dispatch, and for its group, and for both together.
-All but the first are drawn to 1 (a Gaussian prior on their logarithms), so that a handful of
-measurements moves what they say something of. What the source's trees learned is kept as far as it
-helps. How strong the prior is, and how far the trees count, is what predicts measurements left out
-best.
+operations and so on, times one for the kind of dispatch, and for its group, and for both together.
+What passes between dispatches is a cost of its own, since threads have to meet. All but the first
+are drawn to 1 (a Gaussian prior on their logarithms), so that a handful of measurements moves what
+they say something of. What the source's trees learned is kept as far as it helps. How strong the
+prior is, and how far the trees count, is what predicts measurements left out best.
 """
 
 from __future__ import annotations
@@ -40,19 +40,22 @@ _PRIOR = (0.7, 0.4, 0.3, 0.3)
 _LOOSENESS = (0.3, 1.0, 3.0)
 _KEPT = (0.0, 0.5, 1.0)
 _NOISE = 0.03
+_LITTLE = 5e-4  # of the reference: about a microsecond
 _STEPS = 30
 _FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Adapted:
-    """``factors`` [groups, terms] of the source's costs, ``constant`` of its constant; ``kept``
-    (0 to 1) of what its trees say; ``other`` is the factor of groups that nobody has seen."""
+    """``factors`` [groups, terms] of the source's costs; ``kept`` (0 to 1) of what its trees say;
+    ``other`` is the factor of groups that nobody has seen. Every call takes ``constant``, and
+    every dispatch ``gap`` more, in units of the reference's time."""
 
     source: Hybrid
     groups: tuple[str, ...]
     factors: NDArray[Any]
     constant: float
+    gap: float
     other: float
     kept: float
 
@@ -60,7 +63,7 @@ class Adapted:
         """Logarithms of relative latencies: float64 [n]."""
         groups = sorted({group for one in workloads for group in one.terms})
         time = self.parts(workloads, groups).sum(axis=(1, 2))
-        total = time + self.constant * self.source.physical.constant
+        total = time + self.constant
         physical = np.log(self.source.physical.predict(workloads))
         learned = self.source.logs(workloads) - physical
         found: NDArray[Any] = np.log(np.maximum(total, 1e-9)) + self.kept * learned
@@ -74,14 +77,19 @@ class Adapted:
         """What each group of dispatches costs, by term, in units of the reference's time."""
         physical = self.source.physical
         pairs = zip(self.groups, self.factors, strict=True)
-        return {group: physical.cost(group) * factors for group, factors in pairs}
+        first = np.eye(len(TERMS))[0] * self.gap
+        return {group: physical.cost(group) * factors + first for group, factors in pairs}
 
     def parts(self, workloads: Sequence[Workload], groups: Sequence[str]) -> NDArray[Any]:
         """The time of each group and term: float64 [n, groups, terms]."""
         known = dict(zip(self.groups, self.factors, strict=True))
         other = np.full(len(TERMS), self.other)
         factors = np.array([known.get(group, other) for group in groups])
-        return np.asarray(self.source.physical.parts(workloads, groups) * factors)
+        found = np.asarray(self.source.physical.parts(workloads, groups) * factors)
+        none = (0.0,) * len(TERMS)
+        launches = [[one.terms.get(group, none)[0] for group in groups] for one in workloads]
+        found[:, :, 0] += self.gap * np.array(launches)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: the inverse of `from_json`."""
@@ -90,6 +98,7 @@ class Adapted:
             "groups": list(self.groups),
             "factors": self.factors.tolist(),
             "constant": self.constant,
+            "gap": self.gap,
             "other": self.other,
             "kept": self.kept,
         }
@@ -97,7 +106,7 @@ class Adapted:
     @classmethod
     def from_json(cls, value: object) -> Adapted:
         """Read one; raises `InputError`."""
-        keys = ("source", "groups", "factors", "constant", "other", "kept")
+        keys = ("source", "groups", "factors", "constant", "gap", "other", "kept")
         found = record(value, "model", keys)
         groups = names(found["groups"], "model.groups")
         factors = array(found["factors"], "model.factors", (len(groups), len(TERMS)))
@@ -109,6 +118,7 @@ class Adapted:
             groups=groups,
             factors=factors,
             constant=real(found["constant"], "model.constant", above=0),
+            gap=real(found["gap"], "model.gap", above=0),
             other=real(found["other"], "model.other", above=0),
             kept=kept,
         )
@@ -132,7 +142,7 @@ def adapt(source: LatencyPredictor, records: Sequence[Record]) -> LatencyPredict
         product(_LOOSENESS, _KEPT),
         key=lambda both: float(np.abs(problem.left_out(both[0], both[1], _FOLDS)).mean()),
     )
-    factors, constant, other = problem.fit(looseness, kept)
+    factors, constant, gap, other = problem.fit(looseness, kept)
     errors = problem.left_out(looseness, kept, len(records))
     difficulty = source.familiarity.difficulty(workloads)
     return LatencyPredictor(
@@ -143,6 +153,7 @@ def adapt(source: LatencyPredictor, records: Sequence[Record]) -> LatencyPredict
             groups=problem.groups,
             factors=factors,
             constant=constant,
+            gap=gap,
             other=other,
             kept=kept,
         ),
@@ -173,8 +184,9 @@ def _check(source: LatencyPredictor, records: Sequence[Record]) -> None:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Problem:
-    """``time`` [n, 1 + groups x terms] by the source, the constant first; ``learned`` [n] by its
-    trees; ``design`` [1 + groups x terms, effects] says which effects scale a cost."""
+    """``time`` [n, 2 + groups x terms] by the source, the constant and what passes between
+    dispatches first; ``learned`` [n] by its trees; ``design`` [2 + groups x terms, effects] says
+    which effects scale a cost."""
 
     groups: tuple[str, ...]
     time: NDArray[Any]
@@ -194,11 +206,12 @@ class _Problem:
     ) -> _Problem:
         groups = tuple(sorted({*model.groups, *(g for one in workloads for g in one.terms)}))
         parts = model.physical.parts(workloads, groups).reshape(len(workloads), -1)
-        constant = np.full((len(workloads), 1), model.physical.constant)
+        constant = np.full((len(workloads), 1), max(model.physical.constant, _LITTLE))
+        gap = np.array([[_LITTLE * one.position["launches"]] for one in workloads])
         design, deviations = _effects(groups)
         return cls(
             groups=groups,
-            time=np.concatenate([constant, parts], axis=1),
+            time=np.concatenate([constant, gap, parts], axis=1),
             learned=model.logs(workloads) - np.log(model.physical.predict(workloads)),
             logs=logs,
             weights=weights,
@@ -206,12 +219,13 @@ class _Problem:
             deviations=deviations,
         )
 
-    def fit(self, looseness: float, kept: float) -> tuple[NDArray[Any], float, float]:
-        """(factors [groups, terms], factor of the constant, factor of what is unknown)."""
+    def fit(self, looseness: float, kept: float) -> tuple[NDArray[Any], float, float, float]:
+        """(factors [groups, terms], constant, gap, factor of what is unknown)."""
         effects = self._solve(np.ones(len(self.logs), bool), looseness, kept)
         factors = np.exp(self.design @ effects)
-        each = factors[1:].reshape(len(self.groups), len(TERMS))
-        return each, float(factors[0]), float(np.exp(effects[0]))
+        each = factors[2:].reshape(len(self.groups), len(TERMS))
+        constant = float(factors[0] * self.time[0, 0])
+        return each, constant, float(factors[1]) * _LITTLE, float(np.exp(effects[0]))
 
     def left_out(self, looseness: float, kept: float, folds: int) -> NDArray[Any]:
         """The error, in logarithms, of each measurement by a model that had not seen it: [n]."""
@@ -251,19 +265,20 @@ class _Problem:
 
 
 def _effects(groups: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(design [1 + groups x terms, effects], standard deviations [effects])."""
+    """(design [2 + groups x terms, effects], standard deviations [effects])."""
     kinds = sorted({kind_of(group) for group in groups})
-    columns: list[tuple[str, ...]] = [("device",)]
+    columns: list[tuple[str, ...]] = [("device",), ("constant",), ("gap",)]
     columns += [("term", term) for term in TERMS]
     columns += [("kind", kind) for kind in kinds]
     columns += [("group", group) for group in groups]
     columns += [("both", kind, term) for kind in kinds for term in TERMS]
     place = {name: index for index, name in enumerate(columns)}
-    design = np.zeros((1 + len(groups) * len(TERMS), len(columns)))
-    design[0, [0, place["term", TERMS[0]]]] = 1
-    for row, (group, term) in enumerate(product(groups, TERMS), 1):
+    design = np.zeros((2 + len(groups) * len(TERMS), len(columns)))
+    design[0, [0, 1]] = design[1, [0, 2]] = 1
+    for row, (group, term) in enumerate(product(groups, TERMS), 2):
         kind = kind_of(group)
         names_of = (("device",), ("term", term), ("kind", kind), ("group", group))
         design[row, [place[name] for name in (*names_of, ("both", kind, term))]] = 1
     by = dict(zip(("term", "kind", "group", "both"), _PRIOR, strict=True))
+    by |= {"constant": 1.0, "gap": 1.5}
     return design, np.array([by.get(name[0], 3.0) for name in columns])

@@ -81,7 +81,8 @@ def test_it_tells_people_what_it_found(data: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["predict", "show", "--store", str(data), "-o", str(page)])
     assert done.exit_code == 0, done.output
     assert "Learned from 42 architectures" in done.stdout
-    assert "neural net" in done.stdout
+    assert "neural" in done.stdout
+    assert "Spearman" in done.stdout
     assert page.exists()
 
 
