@@ -44,8 +44,10 @@ class _Matrix:
         """The share of blocks that a rule leaves, as a mean of f32 tells it."""
         if self.form.density == 1:
             return 1.0
-        total = math.prod(self.blocks)
-        return float(np.float32(round(self.form.density * total)) / np.float32(total))
+        panels, groups = self.blocks
+        # In the order of `validation.kept_blocks`: products of floats do not associate.
+        kept = round(self.form.density * panels * groups)
+        return float(np.float32(kept) / np.float32(panels * groups))
 
     @property
     def bytes(self) -> float:

@@ -19,6 +19,7 @@ from canao.compiler.compression.loading import load_compressed
 from canao.compiler.compression.matching import matrices, rule_for
 from canao.compiler.compression.saving import save_compressed
 from canao.compiler.compression.structure import structure_of
+from canao.compiler.compression.validation import kept_blocks
 from canao.errors import InputError
 from canao.search.space.architecture import Architecture
 from canao.search.space.models import fresh_model, sub_network
@@ -63,7 +64,7 @@ def test_costs_are_those_of_the_model(architecture: Architecture) -> None:
             assert bool((weight != 0).all())
         else:
             alive = block_sums((weight.detach() != 0).float(), rule.block) > 0
-            assert int(alive.sum()) == round(rule.density * alive.numel())
+            assert int(alive.sum()) == kept_blocks(rule, weight)
     if recipe.sparsity:
         BlockSparsifier(model, recipe)
 
