@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in options.models:
         for rows in options.rows:
             results["models"] += _model(name, rows)
+            write_json(options.json, results)
     for rows in options.rows:
         for target, precision in _ENGINES:
             for depth, outputs, after in _PRODUCTS:
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 results["products"].append(found)
                 share = found["instructions"] / shape.multiply_adds
                 print(f"{found['kernel']}: {share:.4f} a multiply-add", file=sys.stderr)
-    write_json(options.json, results)
+        write_json(options.json, results)
     if options.docs:
         replace_text(options.docs / "arm.md", markdown(results))
     return 0
