@@ -145,6 +145,8 @@ def _wait(
 ) -> tuple[int, int | None] | None:
     """Wait for the end; return exit code and peak resident bytes, or None if out of time."""
     pause, seen = _FIRST_POLL, 0
+    if deadline is not None and time.monotonic() >= deadline:
+        return None  # starting it took all the time there was
     while True:
         seen = max(seen, _resident_peak(process.pid))
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)

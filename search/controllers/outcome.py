@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...compiler.compression import fields
+from ...compiler.compression.fields import shown
 from ...errors import InputError
 
 __all__ = ["Outcome"]
@@ -63,8 +64,8 @@ class Outcome:
         if found.get("version") != _VERSION:
             raise InputError(f"version of an outcome is {_VERSION}, not {found.get('version')!r}.")
         memory = found.get("memory")
-        if memory is not None:
-            memory = fields.whole(memory, "memory")
+        if memory is not None and (type(memory) is not int or memory < 0):
+            raise InputError(f"memory of an outcome must be whole bytes, not {shown(memory)}.")
         return cls(
             accuracy=_number(found, "accuracy"),
             latency=_number(found, "latency"),

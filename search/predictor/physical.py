@@ -230,7 +230,7 @@ class _Equations:
             wanted = 1.0 + np.clip(target - np.log(predicted), -0.7, 0.7)
             slope = columns / predicted[:, None] / scale
             by = (slope * (given * huber)[:, None]).T
-            factor = np.linalg.cholesky(by @ slope + square).T
+            factor = _factor(by @ slope + square)
             right = np.linalg.solve(factor.T, by @ wanted + product)
             found = nnls(factor, right, maxiter=30 * size)[0] / scale
             predicted = np.maximum(columns @ found, 1e-9)
@@ -240,6 +240,19 @@ class _Equations:
         every = np.zeros(self.columns.shape[1])
         every[there] = found
         return every
+
+
+def _factor(matrix: NDArray[Any]) -> NDArray[Any]:
+    """An upper triangle R with R^T R = ``matrix``, which is positive but for rounding."""
+    more = 0.0
+    while True:
+        try:
+            found: NDArray[Any] = np.linalg.cholesky(matrix + more * np.eye(len(matrix))).T
+            return found
+        except np.linalg.LinAlgError:
+            if not np.isfinite(matrix).all():
+                raise
+            more = max(10 * more, 1e-12 * float(np.trace(matrix)))
 
 
 def _members(groups: Sequence[str], there: NDArray[Any]) -> dict[str, list[int]]:
