@@ -82,7 +82,7 @@ def _models(task: str) -> dict[str, tuple[ModelSpec, dict[str, Any]]]:
     for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         line = json.loads(text)
         folder = cache_directory() / "compression" / f"{task}-{line['size']}-{line['seed']}"
-        teacher = Path(line["result"]["teacher"])
+        teacher = cache_directory().parent / line["result"]["teacher"]
         if line["task"] == task and line["seed"] == 0 and folder.is_dir() and teacher.is_dir():
             result = line["result"]
             found["teacher"] = (_spec(task, "teacher", teacher), result["before"])

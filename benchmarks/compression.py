@@ -96,7 +96,10 @@ def _one(results: Path, data: Path, task: str, size: str, seed: int) -> None:
         output=cache_directory() / "compression" / f"{task}-{size}-{seed}",
         progress=_teller(where),
     )
-    line = {**asked, **facts, **_stamp(), "result": result.to_json()}
+    told = result.to_json()
+    for name in ("output", "teacher"):  # where they are within canao's cache, on any machine
+        told[name] = os.path.relpath(told[name], cache_directory().parent)
+    line = {**asked, **facts, **_stamp(), "result": told}
     results.parent.mkdir(parents=True, exist_ok=True)
     with results.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, sort_keys=True) + "\n")
