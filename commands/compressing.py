@@ -8,7 +8,7 @@ import typer
 
 from .. import console
 from ..errors import InputError
-from .options import Json
+from .options import DataOpt, DevOpt, Json, ModelArg, SplitOpt, TeacherOpt, TrainingOpt
 
 if TYPE_CHECKING:
     from ..search.compress_result import CompressionResult
@@ -18,31 +18,16 @@ __all__ = ["compress"]
 
 
 def compress(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A Hub id, a directory or 'minilm'.")
-    ],
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data",
-            metavar="DATA",
-            help="A directory with train.jsonl.gz and dev.jsonl.gz or the like, or a Hub id.",
-        ),
-    ],
+    model: ModelArg,
+    data: DataOpt,
     recipe: Annotated[
         str, typer.Option("--recipe", metavar="FILE", help="What to compress to: JSON or TOML.")
     ],
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="DIR", help="The compressed model.")
     ],
-    teacher: Annotated[
-        str | None,
-        typer.Option("--teacher", metavar="DIR", help="Cut from this fine-tuned model instead."),
-    ] = None,
-    training: Annotated[
-        str | None,
-        typer.Option("--training", metavar="FILE", help="Training options: JSON or TOML."),
-    ] = None,
+    teacher: TeacherOpt = None,
+    training: TrainingOpt = None,
     epochs: Annotated[float | None, typer.Option("--epochs", help="Of the student.")] = None,
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", help="Of the student, at its highest.")
@@ -57,11 +42,8 @@ def compress(
         bool | None,
         typer.Option("--bf16/--no-bf16", help="Train in bfloat16; where the CPU has it, if left."),
     ] = None,
-    dev: Annotated[
-        str | None,
-        typer.Option("--dev", metavar="DATA", help="Other data to evaluate on."),
-    ] = None,
-    split: Annotated[str, typer.Option("--split", help="The split to evaluate on.")] = "dev",
+    dev: DevOpt = None,
+    split: SplitOpt = "dev",
     metric: Annotated[
         str | None, typer.Option("--metric", help="The metric to tell; the data's own if left.")
     ] = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import console
-from .options import Json
+from .options import DataOpt, DevOpt, Json, ModelArg, SplitOpt, TeacherOpt, TrainingOpt
 
 if TYPE_CHECKING:
     from ..search.study.result import StudyResult
@@ -16,17 +16,8 @@ __all__ = ["report", "search"]
 
 
 def search(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A Hub id, a directory or 'minilm'.")
-    ],
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data",
-            metavar="DATA",
-            help="A directory with train.jsonl.gz and dev.jsonl.gz or the like, or a Hub id.",
-        ),
-    ],
+    model: ModelArg,
+    data: DataOpt,
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="STUDY", help="A directory; it goes on there.")
     ],
@@ -70,23 +61,15 @@ def search(
         str | None, typer.Option("--target", help="What to compile for, of what D runs.")
     ] = None,
     threads: Annotated[int, typer.Option("--threads", help="CPU threads of measurements.")] = 1,
-    teacher: Annotated[
-        str | None,
-        typer.Option("--teacher", metavar="DIR", help="Cut from this fine-tuned model instead."),
-    ] = None,
-    training: Annotated[
-        str | None,
-        typer.Option("--training", metavar="FILE", help="Training options: JSON or TOML."),
-    ] = None,
+    teacher: TeacherOpt = None,
+    training: TrainingOpt = None,
     epochs: Annotated[float | None, typer.Option("--epochs", help="Of each finalist.")] = None,
     predictor: Annotated[
         str | None,
         typer.Option("--predictor", metavar="FILE", help="From canao predict train."),
     ] = None,
-    dev: Annotated[
-        str | None, typer.Option("--dev", metavar="DATA", help="Other data to evaluate on.")
-    ] = None,
-    split: Annotated[str, typer.Option("--split", help="The split to evaluate on.")] = "dev",
+    dev: DevOpt = None,
+    split: SplitOpt = "dev",
     metric: Annotated[
         str | None, typer.Option("--metric", help="The metric; the data's own if left.")
     ] = None,
