@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError, CanaoError, DeviceError
@@ -26,7 +27,8 @@ class InProcessEngine:
 
     IREE uses them where they lie if they start at a multiple of 64 bytes, and copies them else.
     ``check`` refuses modules the device cannot run. ``mapped`` says that the device works in
-    this process's own memory, so that inputs and outputs need not be transferred.
+    this process's own memory, so that inputs and outputs need not be transferred; ``pooled``, that
+    workers of this process do the work while the caller waits.
     """
 
     stoppable = False
@@ -38,6 +40,7 @@ class InProcessEngine:
         *,
         check: Callable[[Bundle, ModuleEntry], None],
         mapped: bool,
+        pooled: bool = False,
     ) -> None:
         from iree.runtime import _binding as iree
 
@@ -45,6 +48,7 @@ class InProcessEngine:
         self._device = device
         self._check = check
         self._mapped = mapped
+        self._waiting = standing_back if pooled else nullcontext
         self._instance = iree.VmInstance()
         self._modules = [iree.create_hal_module(self._instance, device)]
         if WEIGHTS_FILE in bundle.manifest.files:
@@ -69,7 +73,9 @@ class InProcessEngine:
         if function is None:
             raise BundleError(f"{what} has no function {module.function!r}: build it again")
         return _InProcessProgram(
-            self._bundle, module, self._device, context, function, mapped=self._mapped
+            *(self._bundle, module, self._device, context, function),
+            mapped=self._mapped,
+            waiting=self._waiting,
         )
 
     def close(self) -> None:
@@ -90,7 +96,9 @@ class _InProcessProgram:
         function: Any,
         *,
         mapped: bool,
+        waiting: Callable[[], AbstractContextManager[None]],
     ) -> None:
+        self._waiting = waiting
         self._what = f"{module.file} of {bundle.path}"
         self._device, self._mapped = device, mapped
         self._context, self._function = context, function
@@ -123,7 +131,7 @@ class _InProcessProgram:
                     item.upload()
                 self._arguments = self._argument_list()
             results = iree.VmVariantList(len(self._outputs))
-            with standing_back():
+            with self._waiting():
                 self._context.invoke(self._function, self._arguments, results)
             if len(results) != len(self._outputs):
                 raise BundleError(

@@ -96,7 +96,7 @@ class LocalDevice(ToolDevice):
         from .in_process import InProcessEngine
 
         device = create_hal_device(_driver(threads), threads=threads)
-        return InProcessEngine(bundle, device, check=self.check, mapped=True)
+        return InProcessEngine(bundle, device, check=self.check, mapped=True, pooled=threads > 1)
 
     def toolchain(self, module: ModuleEntry, threads: int) -> Toolchain:
         """Return IREE's tools as they are."""
