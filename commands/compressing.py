@@ -61,7 +61,8 @@ def compress(
     """Prune, sparsify, distil and quantise a model for a task; a second call goes on."""
     from ..search.compress import compress as run
     from ..search.gain import measure_gains
-    from ..search.report import check_report_path, write_report
+    from ..search.pages import check_report_path
+    from ..search.report import write_report
     from ..search.training.options import TrainingOptions
     from ..search.training.workshop import is_first
     from ..targets import get

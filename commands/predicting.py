@@ -134,8 +134,8 @@ def show(
     json: Json = False,
 ) -> None:
     """Print what a predictor is, and write its plots as one page."""
+    from ..search.pages import check_report_path
     from ..search.predictor.page import cost_table, facts, write_page
-    from ..search.report import check_report_path
 
     check_report_path(output)
     records = _records(store, device, target, threads, emulated, protocol)

@@ -11,24 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..runtime_harness.bundle.atomic import replace_file
 from .compress_result import CompressionResult, ModelFacts
 from .gain import KEPT, TargetGain
+from .pages import write_page
 
-__all__ = ["check_report_path", "comparison", "report_notes", "report_warnings", "write_report"]
+__all__ = ["comparison", "report_notes", "report_warnings", "write_report"]
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
-
-
-def check_report_path(path: str | os.PathLike[str]) -> Path:
-    """Raise `InputError` where a page could not be written."""
-    place = Path(path)
-    if place.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"The report {place} must be an .html file.")
-    if place.is_dir() or not place.absolute().parent.is_dir():
-        raise InputError(f"{place.absolute().parent} is no directory: the report goes there.")
-    return place
 
 
 def models_of(result: CompressionResult) -> dict[str, ModelFacts]:
@@ -116,22 +105,16 @@ def write_report(
     result: CompressionResult, gains: Sequence[TargetGain], path: str | os.PathLike[str]
 ) -> Path:
     """Write one self-contained page, whole or not at all. Raises `InputError` for a bad path."""
-    import jinja2
-
-    place = check_report_path(path)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
     columns, rows = comparison(result, gains)
-    text = environment.get_template("report.html").render(
+    return write_page(
+        path,
+        "report.html",
         title=f"Compressed for {result.data}",
-        introduction=(
+        facts=[
             f"Costs are of one text of {result.seq_len} tokens: 2 FLOPs a multiply-add, blocks of "
             f"zeros left out; bytes as in a bundle. {result.before.metric_name} is of "
             f"{result.before.n:,} rows, its interval by resampling them."
-        ),
+        ],
         warnings=report_warnings(result, gains),
         notes=report_notes(result),
         columns=columns,
@@ -151,8 +134,6 @@ def write_report(
         recipe=json.dumps(result.recipe, indent=1),
         options=json.dumps(result.options, indent=1),
     )
-    replace_file(place, text.encode())
-    return place
 
 
 def _gain_cells(gain: TargetGain) -> tuple[str, ...]:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...runtime_harness.bundle.atomic import replace_file
-from ..report import check_report_path
+from .. import pages
 from .assessment import Assessment
 from .quality import Quality, errors_of
 from .transfer import Adapted
@@ -93,14 +92,6 @@ def _rate(ms: float, scale: float, unit: str) -> str:
 
 def write_page(found: Assessment, path: str | os.PathLike[str]) -> Path:
     """Write one self-contained page, whole or not at all. Raises `InputError` for a bad path."""
-    import jinja2
-
-    place = check_report_path(path)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent.parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
     outside = [one for one in found.predictions if one.outside]
     setting = found.predictor.setting
     warnings = []
@@ -111,7 +102,9 @@ def write_page(found: Assessment, path: str | os.PathLike[str]) -> Path:
             f"{len(outside)} of those tried lie outside of what was measured, for example: "
             f"{outside[0].reason}."
         )
-    text = environment.get_template("predictor.html").render(
+    return pages.write_page(
+        path,
+        "predictor.html",
         title=f"Latency predictor for {setting.device}, {setting.target}",
         warnings=warnings,
         facts=facts(found.predictor),
@@ -119,8 +112,6 @@ def write_page(found: Assessment, path: str | os.PathLike[str]) -> Path:
         costs=cost_table(found.predictor),
         plot=_plot(found),
     )
-    replace_file(place, text.encode())
-    return place
 
 
 def _row(name: str, one: Quality) -> tuple[str, ...]:

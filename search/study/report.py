@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...runtime_harness.bundle.atomic import replace_file
-from ..report import check_report_path
+from ..pages import check_report_path, write_page
 from ..space.architecture import KINDS, Architecture
 from . import drawing, plots
 from .folder import StudyFolder
@@ -34,19 +33,12 @@ def write_study_report(
     ``compare``: other studies whose search is drawn beside it, of other controllers, say. Raises
     `InputError` for a bad path, or a directory that is no study or a damaged one.
     """
-    import jinja2
-
     place = check_report_path(path)
     folder = StudyFolder.open(study)
     trials = _trials(folder)
     result = _result(folder)
     others = [StudyFolder.open(other) for other in compare]
     named = [(_name(one), _trials(one)) for one in others]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent.parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
     best = None if result is None else result.best
     shapes = [] if best is None else [Architecture.from_json(best["architecture"])]
     precisions = sorted(
@@ -58,12 +50,15 @@ def write_study_report(
         }
     )
     points = [] if result is None else plots.quality(result)
-    text = environment.get_template("study.html").render(
+    message = [] if result is None or not result.message else [result.message]
+    verdict = _verdict(result)
+    return write_page(
+        place,
+        "study.html",
         title=f"A model for {folder.plan.devices[0]}",
-        introduction=_introduction(folder, trials),
-        verdict=_verdict(result),
-        message="" if result is None else result.message,
-        warnings=_warnings(result),
+        facts=[_introduction(folder, trials)],
+        warnings=[*message, *_warnings(result)],
+        notes=[verdict] if verdict else [],
         front=plots.front_plot(trials, result, folder.plan.specification),
         picture=drawing.draw(shapes[0]) if shapes else "",
         legend=drawing.legend(precisions),
@@ -81,8 +76,6 @@ def write_study_report(
         commands="\n".join(commands_of(folder, result)),
         plan=json.dumps(folder.plan.to_json(), indent=1),
     )
-    replace_file(place, text.encode())
-    return place
 
 
 def commands_of(folder: StudyFolder, result: StudyResult | None) -> list[str]:
