@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import InputError
-from .scaling import NOISE, Scaling
+from .scaling import Scaling
 from .transfer import origin_of
 from .workload import Workload, workload_of
 
@@ -85,11 +85,10 @@ def choose_workloads(
     everyone = [*pool, *measured]
     if adapting:
         covariance = Scaling.of(origin_of(predictor), everyone).doubt()
-        noise = NOISE**2
     else:
         covariance = _cost_doubt(predictor, everyone)
-        noise = float(np.median(predictor.familiarity.errors)) ** 2 / 2 + 1e-8
     covariance = covariance + _near(predictor, everyone)
+    noise = float(np.median(predictor.familiarity.errors)) ** 2 / 2 + 1e-8
     size = len(pool)
     for index in range(size, len(everyone)):
         covariance = _observed(covariance, index, noise)

@@ -29,22 +29,21 @@ if TYPE_CHECKING:
 
     from .hybrid import Hybrid
 
-__all__ = ["ADDED", "NOISE", "Scaled", "Scaling"]
+__all__ = ["ADDED", "Scaled", "Scaling"]
 
 ADDED = ("constant", "gap", "meeting", "refill")
 """Costs in units of the reference's time: of a call; of a dispatch; of one that threads share; of
 1e6 bytes read again in every call, in the cache or not."""
 
-NOISE = 0.03
-"""Of a measurement, and of what no factor explains: a standard deviation, in logarithms."""
-
 # Standard deviations of the logarithms of factors, and of the added costs.
 _PRIOR = {"device": 3.0, "term": 0.4, "kind": 0.3, "group": 0.2, "both": 0.2}
 _PRIOR |= {"constant": 1.5, "gap": 1.0, "meeting": 1.0, "refill": 1.0}
+_DEVICE_DOUBT = 0.5
 _KEPT = (0.5, 0.5)  # of what the trees say: mean and standard deviation
 _LITTLE = 5e-4  # of the reference: about a microsecond
 _REFILL = 0.02  # for 1e6 bytes: some 25 GB/s
-_LOOSENESS = (0.5, 1.0, 2.0)
+_LOOSENESS = (1.0, 2.0)
+_NOISE = 0.04  # of a measurement and of what no factor explains, in logarithms
 _STEPS = 40
 
 
@@ -91,9 +90,11 @@ class Scaling:
 
     def doubt(self) -> NDArray[Any]:
         """How latencies may vary together before anything was measured, in logarithms squared:
-        float64 [n, n]. What all have in common, the factor of the device, is left out of it."""
+        float64 [n, n]. The factor of the device, which all have in common, is taken for roughly
+        known: nearly any measurements tell it."""
         share = self.time @ self.design / self.time.sum(axis=1, keepdims=True)
-        found: NDArray[Any] = (share[:, 1:] * self.deviations[1:] ** 2) @ share[:, 1:].T
+        deviations = np.append(_DEVICE_DOUBT, self.deviations[1:])
+        found: NDArray[Any] = (share * deviations**2) @ share.T
         return found
 
     def looseness(self, logs: NDArray[Any], weights: NDArray[Any]) -> float:
@@ -143,8 +144,8 @@ class Scaling:
             total = np.maximum(scaled.sum(axis=1), 1e-12)
             slope = np.column_stack([(scaled @ self.design) / total[:, None], learned])
             away = target - np.log(total) - effects[-1] * learned
-            huber = np.minimum(1.0, 3 * NOISE / np.maximum(np.abs(away), 1e-12))
-            noise = NOISE**2 / (given * huber)
+            huber = np.minimum(1.0, 3 * _NOISE / np.maximum(np.abs(away), 1e-12))
+            noise = _NOISE**2 / (given * huber)
             # Measurements are fewer than effects: solved among the measurements.
             wide = deviations**2 * slope
             covariance = wide @ slope.T + np.diag(noise)
@@ -182,6 +183,8 @@ def _effects(groups: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
     for row, (group, term) in enumerate(product(groups, TERMS), len(ADDED)):
         kind = kind_of(group)
         # A launch is much the same whatever is launched.
-        own = () if term == "launches" else (("kind", kind), ("group", group), ("both", kind, term))
+        own = (
+            () if term == "launches" else (("kind", kind), ("group", group), ("both", kind, term))
+        )
         design[row, [place[name] for name in (("term", term), *own)]] = 1
     return design, np.array([_PRIOR[name[0]] for name in columns])
