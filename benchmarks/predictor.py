@@ -134,7 +134,8 @@ def _adapted(
     for seed in range(splits):
         order = np.random.default_rng(seed).permutation(len(two))
         half = [two[index] for index in order[: max(len(two) // 2, _SAMPLES)]]
-        best = set(choose_next(source, [record.architecture for record in half], _SAMPLES))
+        pool = [record.architecture for record in half]
+        best = set(choose_next(source, pool, _SAMPLES, to=two[0].setting))
         for name, few in (
             ("drawn", half[:_SAMPLES]),
             ("chosen", [record for record in half if record.architecture in best]),

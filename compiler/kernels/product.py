@@ -23,7 +23,7 @@ from .epilogue import Epilogue, Finish
 from .executable import ByRows, Kernel, Operand, Shared
 from .rows import zero_fill
 
-__all__ = ["Blocks", "ProductShape", "Rows", "panel_kernel", "product_kernel"]
+__all__ = ["MOST_GROUPS", "Blocks", "ProductShape", "Rows", "panel_kernel", "product_kernel"]
 
 Rows = Callable[[Value, int], Block]
 """Gets the first row and the number of rows; returns what they meet in one panel."""
@@ -31,7 +31,8 @@ Rows = Callable[[Value, int], Block]
 Blocks = Callable[[Emitter, dict[str, Buffer], Value], Rows]
 """Gets the number of a panel; reads what all its rows have in common."""
 
-_MOST_GROUPS = 8
+MOST_GROUPS = 8
+"""The most work-groups that the panels are shared by."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class _Product:
         panels = self.engine.panels(self.shape.outputs)
         element = "i16" if self.epilogue.output == "bf16" else "f32"
         buffer = result_shape or (self.shape.rows, self.shape.outputs)
-        share = math.ceil(panels / _MOST_GROUPS)
+        share = math.ceil(panels / MOST_GROUPS)
         workgroups = math.ceil(panels / share)
 
         def body(e: Emitter, buffers: dict[str, Buffer], group: Value) -> None:

@@ -22,12 +22,13 @@ from .sparse_format import SparseLayout
 from .sparse_product import load_index, sparse_operands
 from .words import turned, words_shape
 
-__all__ = ["SparseTiles"]
+__all__ = ["MOST_GROUPS", "SparseTiles"]
 
 _SIDE = 16
 _BYTES = 64
 _TILE = _SIDE * _BYTES
-_MOST_GROUPS = 4
+MOST_GROUPS = 4
+"""The most work-groups that the panels are shared by."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class SparseTiles:
             *epilogue.operands(rows, form.padded_rows, layout.outputs, integer=form.integer),
         )
         buffer = result_shape or (rows, layout.outputs)
-        share = math.ceil(layout.panels / _MOST_GROUPS)
+        share = math.ceil(layout.panels / MOST_GROUPS)
         workgroups = math.ceil(layout.panels / share)
         full, rest = divmod(layout.outputs, self.panel)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +30,13 @@ __all__ = [
 TERMS = ("launches", "operations", "inputs", "outputs", "activated", "held")
 """What a dispatch is charged for: itself; 1e9 operations, blocks filled up; 1e6 numbers read, and
 written, and put through an activation; 1e6 bytes that it reads again in every call (weights,
-tables), as far as a cache has lost them meanwhile."""
+tables), as far as a cache has lost them meanwhile. Of operations and numbers, those of the busiest
+thread count; what comes from memory all threads wait for."""
 SUMS = ("launches", "operations", "bytes")
 """Of a whole program: dispatches, 1e9 operations, 1e6 bytes read and written."""
 
 _HELD = TERMS.index("held")
+_SHARED = slice(TERMS.index("operations"), _HELD)
 _WIDTH = {"f32": 4, "bf16": 2, "f16": 2, "int8": 1}
 _CACHED = 8192
 
@@ -42,22 +44,28 @@ _CACHED = 8192
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Workload:
     """``terms``: by group of dispatches, its `TERMS`; ``features``: those of `program.features`;
-    ``position``: sizes above 0 by name, which say where it lies among all architectures."""
+    ``position``: sizes above 0 by name, which say where it lies among all architectures;
+    ``meetings``: by group, the dispatches that several threads share."""
 
     terms: Mapping[str, tuple[float, ...]]
     features: NDArray[Any]
     position: Mapping[str, float]
+    meetings: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, program: Program, architecture: Architecture) -> Workload:
         """From the dispatches that run, and the architecture they are of."""
         from ..program.features import features
+        from ..program.groups import groups_of
         from .traits import sizes
 
         terms: dict[str, NDArray[Any]] = {}
-        for group, row in charges(program, architecture):
-            terms[group] = terms.get(group, 0.0) + row
+        meetings: dict[str, int] = {}
         each = program.dispatches
+        for one, (group, row) in zip(each, charges(program, architecture), strict=True):
+            terms[group] = terms.get(group, 0.0) + row
+            if program.threads > 1 and groups_of(one) > 1:
+                meetings[group] = meetings.get(group, 0) + 1
         sums = (
             len(each),
             sum(one.flops for one in each) / 1e9,
@@ -67,6 +75,7 @@ class Workload:
             terms={group: tuple(map(float, row)) for group, row in sorted(terms.items())},
             features=features(program, architecture),
             position={**sizes(architecture), **dict(zip(SUMS, map(float, sums), strict=True))},
+            meetings=meetings,
         )
 
 
@@ -76,11 +85,15 @@ def charges(program: Program, architecture: Architecture) -> list[tuple[str, NDA
     A group's dispatches are charged alike: ``kind/precision/engine/block``, as far as they have
     them. The first dispatch reads the table of words, by rows in no order: a group of its own.
     """
+    from ..program.groups import busiest_share, groups_of
+
     whole = "whole" if architecture.embedding_rank is None else "factors"
     found = []
     for number, one in enumerate(program.dispatches):
         first = number == 0 and one.kind == "elementwise"
-        found.append((f"tables/{whole}" if first else _group(one), _terms(one)))
+        row = _terms(one)
+        row[_SHARED] *= busiest_share(groups_of(one), program.threads)
+        found.append((f"tables/{whole}" if first else _group(one), row))
     return found
 
 

@@ -11,7 +11,7 @@ from canao.search.predictor.predictor import LatencyPredictor
 from canao.search.predictor.quality import quality
 from canao.search.space.architecture import Architecture
 
-from .devices import drawn, measured
+from .devices import Formula, drawn, measured
 
 POOL = measured(drawn(220))[:150]
 TEST = measured(drawn(220))[150:]
@@ -52,3 +52,26 @@ def test_choices_are_new_and_the_same_for_the_same_call() -> None:
     for count in (0, 126):
         with pytest.raises(InputError, match="125 new"):
             choose_next(predictor, pool, count, measured=known)
+
+
+def test_what_to_adapt_by_is_chosen_for_the_other_setting() -> None:
+    source = LatencyPredictor.fit(POOL[:60])
+    two = measured(drawn(220), Formula(threads=2, launch=6.0, near=20e3), seed=3)
+    pool, test = two[:150], two[150:]
+    every = [one.architecture for one in pool]
+    by = {one.architecture: one for one in pool}
+
+    def error(few: list[Architecture]) -> float:
+        adapted = source.adapt([by[one] for one in few])
+        predicted = adapted.predict([one.architecture for one in test])
+        return quality(predicted, test, n_train=len(few)).mape
+
+    to = two[0].setting
+    chosen = choose_next(source, every, 12, to=to)
+    assert len(set(chosen)) == 12
+    assert chosen != choose_next(source, every, 12)
+    known = choose_next(source, every, 4, to=to)
+    assert not set(known) & set(choose_next(source, every, 4, measured=known, to=to))
+    orders = [np.random.default_rng(seed).permutation(len(every)) for seed in range(4)]
+    randomly = [error([every[index] for index in order[:12]]) for order in orders]
+    assert error(chosen) < np.mean(randomly)
