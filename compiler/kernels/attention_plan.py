@@ -67,19 +67,22 @@ def plan_for(engine: Engine, shape: AttentionShape) -> Plan | None:
 
 
 def _fixed_bytes(plan: Plan, shape: AttentionShape) -> int:
-    """Packed k and v, a block of q, its scores, one factor a row, an engine's own buffer."""
+    """Packed k and v, a block of q, its scores, the softmax's vector and three numbers a row, an
+    engine's own buffer."""
     size = 4 if plan.scores.element == "f32" else 2
     rows = plan.scores.padded_rows(plan.rows)
     keys = math.prod(plan.scores.packed_shape(plan.chunk, shape.head_dim)) * size
     values = math.prod(plan.values.packed_shape(shape.value_dim, plan.chunk)) * size
     queries = rows * plan.scores.row_stride(shape.head_dim) * size
-    own = rows * (plan.scores.panel + plan.scores.lanes) * 4
+    own = rows * (plan.scores.panel + plan.scores.lanes + 3) * 4
     return keys + values + queries + rows * plan.chunk * 4 + own
 
 
 def _item_bytes(plan: Plan, shape: AttentionShape) -> int:
-    """Sums, maximum and total of each row of an item."""
-    return plan.rows * (math.ceil(shape.value_dim / 16) * 16 + 2) * 4
+    """Sums, maximum and total of each row of an item, in whole vectors of rows."""
+    lanes = plan.scores.lanes
+    rows = math.ceil(plan.rows / lanes) * lanes
+    return rows * (math.ceil(shape.value_dim / lanes) * lanes + 2) * 4
 
 
 def _overhead(plan: Plan, shape: AttentionShape, items: int) -> float:
