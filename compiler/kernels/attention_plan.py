@@ -44,7 +44,7 @@ def plan_for(engine: Engine, shape: AttentionShape) -> Plan | None:
     """The plan, or None where nothing fits."""
     wide = max(shape.keys, shape.value_dim) > engine.lanes or engine.row_multiple > 1
     tiles = _TILES if wide else 1
-    rows = min(engine.blocks[tiles], shape.queries, _MOST_ROWS)
+    rows = _rows(engine, tiles, shape)
     scores = replace(engine, tiles=tiles, block_rows=engine.padded_rows(rows))
     groups = shape.batch * shape.kv_heads
     share = shape.sharing if groups >= _ENOUGH_GROUPS else 1
@@ -64,6 +64,12 @@ def plan_for(engine: Engine, shape: AttentionShape) -> Plan | None:
             plan = replace(plan, items=items)
             found.append((_overhead(plan, shape, all_items), plan))
     return min(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def _rows(engine: Engine, tiles: int, shape: AttentionShape) -> int:
+    """Queries of an item: all items have as many, and repeat few."""
+    most = min(engine.blocks[tiles], _MOST_ROWS)
+    return math.ceil(shape.queries / math.ceil(shape.queries / most))
 
 
 def _fixed_bytes(plan: Plan, shape: AttentionShape) -> int:

@@ -82,8 +82,8 @@ def round_bf16_pair(e: Emitter, first: Value, second: Value, *, native: bool) ->
         name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
         narrow = e.intrinsic(name, [second, first], vector(32, "bf16"))
         return e.bitcast(narrow, vector(32, "i16"))
-    halves = [round_bf16(e, part, native=native) for part in (first, second)]
-    return e.shuffle(*halves, range(2 * lanes))
+    lower, upper = (round_bf16(e, part, native=native) for part in (first, second))
+    return e.shuffle(lower, upper, range(2 * lanes))
 
 
 def convert_reference(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
