@@ -64,7 +64,7 @@ class Scorer:
 
         def finish(row: Value, sums: Value, key: Value, count: int) -> Value:
             query = e.add(item.query, row)
-            value = self._finished(sums, bias(query, key, count), query, e.add(first, key))
+            value = self._finished(sums, bias(query, key, count), query, first, key)
             return self._existing(value, count) if count < lanes else value
 
         return finish
@@ -92,16 +92,20 @@ class Scorer:
         last = load(0, e.index(keys // lanes * lanes), keys % lanes)
         return lambda _, key, count: load(0, key, count) if count == lanes else last
 
-    def _finished(self, total: Value, bias: Value | None, query: Value, key: Value) -> Value:
+    def _finished(
+        self, total: Value, bias: Value | None, query: Value, first: Value, key: Value
+    ) -> Value:
         """Scale, bias and the causal mask."""
         e, lanes, form = self.context.e, self.context.lanes, self.context.form
         scale = e.number(form.scale, total.type)
         value = e.mul(total, scale) if bias is None else e.fma(total, scale, bias)
         if not form.causal:
             return value
-        places = e.dense(range(lanes), "i32")
-        ahead = e.cast_index(e.sub(query, key), "i32")
-        seen = e.compare("sle", places, e.broadcast(ahead, lanes))
+        # What depends on the query is the same in all vectors of a row, and the keys in all rows.
+        last = e.broadcast(e.cast_index(e.sub(query, first), "i32"), lanes)
+        start = e.broadcast(e.cast_index(key, "i32"), lanes)
+        keys = e.add(e.dense(range(lanes), "i32"), start)
+        seen = e.compare("sle", keys, last)
         return e.select(seen, value, e.number(_FORBIDDEN, value.type))
 
     def _existing(self, value: Value, count: int) -> Value:
