@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 
 from .attention_context import Context, Item
 from .attention_pack import pack_keys, pack_values
+from .attention_rows import inverse
 from .attention_scores import Scorer
-from .attention_softmax import LOWEST, Running, Scores, inverse, soften
+from .attention_softmax import LOWEST, Running, Scores, Softmax
 from .convert import round_bf16
 from .emitter import Value, vector
 
@@ -33,9 +34,9 @@ class Work:
         self._values = e.scratch(plan.values.packed_shape(shape.value_dim, plan.chunk), element)
         self._scores = Scores.scratch(e, plan.scores, rows, plan.chunk)
         self._scorer = Scorer(context, queries, self._keys, self._scores)
-        self._factors = e.scratch((plan.rows, self._lanes), "f32")
+        self._softmax = Softmax(e, self._scores, plan.rows, native=context.native_bf16)
         if plan.items:
-            waiting = plan.items * plan.rows
+            waiting = plan.items * self._whole_rows
             self._sums = e.scratch((waiting, self._vectors * self._lanes), "f32")
             self._maxima = e.scratch((waiting,), "f32")
             self._totals = e.scratch((waiting,), "f32")
@@ -48,6 +49,11 @@ class Work:
     def _vectors(self) -> int:
         """Vectors of a row of sums, the last one perhaps not full."""
         return -(-self._c.shape.value_dim // self._lanes)
+
+    @property
+    def _whole_rows(self) -> int:
+        """Rows that an item has room for while it waits: whole vectors of a number for each."""
+        return -(-self._c.plan.rows // self._lanes) * self._lanes
 
     def pack(self, first: Value, keys: int) -> None:
         """Pack ``keys`` keys from ``first`` on of the head that the work-group reads."""
@@ -65,15 +71,16 @@ class Work:
         c, e = self._c, self._e
         keys = c.shape.keys
         item = self._item(number)
-        self._scorer.score(self._batch, item, e.index(0), keys)
-        soften(e, self._scores, c.plan.rows, c.room(keys), self._factors, None)
+        self._scorer.score(self._batch, item, keys)
+        finish = self._scorer.finisher(self._batch, item, e.index(0), keys)
+        self._softmax.soften(finish, keys, c.room(keys), None)
         self._multiply_values(keys, lambda row, i, total: self._write(item, row, i, total))
 
     def forget(self, count: Value) -> None:
         """Nothing seen yet by ``count`` waiting items."""
         e = self._e
         zero = e.number(0.0, vector(self._lanes, "f32"))
-        with e.loop(0, e.mul(count, e.index(self._c.plan.rows))) as rows:
+        with e.loop(0, e.mul(count, e.index(self._whole_rows))) as rows:
             e.store(e.number(LOWEST, "f32"), self._maxima, [rows.index])
             e.store(e.number(0.0, "f32"), self._totals, [rows.index])
             for i in range(self._vectors):
@@ -93,15 +100,16 @@ class Work:
     def _add_chunk(self, item: Item, slot: Value, first: Value, keys: int) -> None:
         """What the item sees of the chunk, added to the sums that wait."""
         c, e = self._c, self._e
-        start = e.mul(slot, e.index(c.plan.rows))
-        self._scorer.score(self._batch, item, first, keys)
+        start = e.mul(slot, e.index(self._whole_rows))
+        self._scorer.score(self._batch, item, keys)
+        finish = self._scorer.finisher(self._batch, item, first, keys)
         running = Running(self._maxima, self._totals, start)
-        soften(e, self._scores, c.plan.rows, c.room(keys), self._factors, running)
+        self._softmax.soften(finish, keys, c.room(keys), running)
 
         def add(row: Value, i: int, total: Value) -> None:
             at: list[int | Value] = [e.add(start, row), i * self._lanes]
             past = e.load_vector(self._sums, at, self._lanes)
-            factor = e.load_vector(self._factors, [row, 0], self._lanes)
+            factor = self._factor(row)
             e.store_vector(e.fma(past, factor, total), self._sums, at)
 
         self._multiply_values(keys, add)
@@ -110,11 +118,12 @@ class Work:
         """The item in ``slot`` has seen all keys."""
         e = self._e
         item = self._item(number)
-        start = e.mul(slot, e.index(self._c.plan.rows))
+        start = e.mul(slot, e.index(self._whole_rows))
+        for first in range(0, self._whole_rows, self._lanes):
+            totals = e.load_vector(self._totals, [e.add(start, e.index(first))], self._lanes)
+            e.store_vector(inverse(e, totals), self._softmax.factors, [first])
         with e.loop(0, self._c.plan.rows) as rows:
             at = e.add(start, rows.index)
-            factor = inverse(e, e.broadcast(e.load(self._totals, [at]), self._lanes))
-            e.store_vector(factor, self._factors, [rows.index, 0])
             for i in range(self._vectors):
                 total = e.load_vector(self._sums, [at, i * self._lanes], self._lanes)
                 self._write(item, rows.index, i, total)
@@ -140,13 +149,17 @@ class Work:
             at = self._e.index(panel)
             c.multiply(values, self._scores.buffer, self._values, at, groups, finish)
 
+    def _factor(self, row: Value) -> Value:
+        """The factor of a row, in every lane."""
+        return self._e.broadcast(self._e.load(self._softmax.factors, [row]), self._lanes)
+
     def _write(self, item: Item, row: Value, number: int, total: Value) -> None:
         """Vector ``number`` of a row of sums, normalised, to the result."""
         c, e = self._c, self._e
         result = c.buffers["result"]
         start = number * self._lanes
         width = min(self._lanes, c.shape.value_dim - start)
-        value = e.mul(total, e.load_vector(self._factors, [row, 0], self._lanes))
+        value = e.mul(total, self._factor(row))
         if width < self._lanes:
             value = e.shuffle(value, value, range(width))
         if result.element == "i16":

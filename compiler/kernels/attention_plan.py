@@ -44,7 +44,7 @@ def plan_for(engine: Engine, shape: AttentionShape) -> Plan | None:
     """The plan, or None where nothing fits."""
     wide = max(shape.keys, shape.value_dim) > engine.lanes or engine.row_multiple > 1
     tiles = _TILES if wide else 1
-    rows = min(engine.blocks[tiles], shape.queries, _MOST_ROWS)
+    rows = _rows(engine, tiles, shape)
     scores = replace(engine, tiles=tiles, block_rows=engine.padded_rows(rows))
     groups = shape.batch * shape.kv_heads
     share = shape.sharing if groups >= _ENOUGH_GROUPS else 1
@@ -66,20 +66,29 @@ def plan_for(engine: Engine, shape: AttentionShape) -> Plan | None:
     return min(found, key=lambda pair: pair[0])[1] if found else None
 
 
+def _rows(engine: Engine, tiles: int, shape: AttentionShape) -> int:
+    """Queries of an item: all items have as many, and repeat few."""
+    most = min(engine.blocks[tiles], _MOST_ROWS)
+    return math.ceil(shape.queries / math.ceil(shape.queries / most))
+
+
 def _fixed_bytes(plan: Plan, shape: AttentionShape) -> int:
-    """Packed k and v, a block of q, its scores, one factor a row, an engine's own buffer."""
+    """Packed k and v, a block of q, its scores, the softmax's vector and three numbers a row, an
+    engine's own buffer."""
     size = 4 if plan.scores.element == "f32" else 2
     rows = plan.scores.padded_rows(plan.rows)
     keys = math.prod(plan.scores.packed_shape(plan.chunk, shape.head_dim)) * size
     values = math.prod(plan.values.packed_shape(shape.value_dim, plan.chunk)) * size
     queries = rows * plan.scores.row_stride(shape.head_dim) * size
-    own = rows * (plan.scores.panel + plan.scores.lanes) * 4
+    own = rows * (plan.scores.panel + plan.scores.lanes + 3) * 4
     return keys + values + queries + rows * plan.chunk * 4 + own
 
 
 def _item_bytes(plan: Plan, shape: AttentionShape) -> int:
-    """Sums, maximum and total of each row of an item."""
-    return plan.rows * (math.ceil(shape.value_dim / 16) * 16 + 2) * 4
+    """Sums, maximum and total of each row of an item, in whole vectors of rows."""
+    lanes = plan.scores.lanes
+    rows = math.ceil(plan.rows / lanes) * lanes
+    return rows * (math.ceil(shape.value_dim / lanes) * lanes + 2) * 4
 
 
 def _overhead(plan: Plan, shape: AttentionShape, items: int) -> float:

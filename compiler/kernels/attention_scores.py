@@ -1,17 +1,19 @@
 """Scores of a block of queries against packed keys: q k^T * scale + bias, -inf where forbidden.
 
-They go to scratch panel by panel, scaled and biased while they leave the engine.
+The products go to scratch panel by panel as the engine leaves them. Scale, bias and mask come with
+the softmax, which has each of them in a register anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .attention_context import Context, Item
 from .attention_pack import load_row
-from .attention_softmax import Scores
+from .attention_softmax import Finish, Scores
 from .emitter import Buffer, Value, vector
+from .engines.base import Block
 
 __all__ = ["Scorer"]
 
@@ -27,21 +29,17 @@ class Scorer:
     keys: Buffer
     scores: Scores
 
-    def score(self, batch: Value, item: Item, first: Value, keys: int) -> None:
-        """Fill the scores: ``keys`` packed keys, the sequence's from ``first`` on, and -inf."""
+    def score(self, batch: Value, item: Item, keys: int) -> None:
+        """Products with ``keys`` packed keys, as the engine leaves them."""
         c = self.context
-        e, panel = c.e, c.plan.scores.panel
+        e, engine = c.e, c.plan.scores
         self._copy_queries(batch, item)
-        whole = keys // panel
-        if whole:
-            with e.loop(0, whole) as panels:
-                self._panel(batch, item, first, panels.index, panel)
-        if keys % panel:
-            self._panel(batch, item, first, e.index(whole), keys % panel)
-        for start in range(-(-keys // panel) * panel, c.room(keys), c.lanes):
-            forbidden = e.number(_FORBIDDEN, vector(c.lanes, "f32"))
-            with e.loop(0, c.plan.rows) as rows:
-                self.scores.store(e, forbidden, rows.index, e.index(start))
+        groups = engine.padded_depth(c.shape.head_dim) // engine.group
+        with e.loop(0, engine.panels(keys)) as loop:
+            panel = loop.index
+            block = Block(self.queries, self.keys, e.index(0), c.plan.rows, panel, groups)
+            column = e.mul(panel, e.index(engine.panel))
+            engine.multiply_into(e, c.state, block, self.scores.buffer, column)
 
     def _copy_queries(self, batch: Value, item: Item) -> None:
         """The item's rows of q as the engine's activations, padded with zeros."""
@@ -59,71 +57,59 @@ class Scorer:
                     found = load_row(e, part, rows.index, start, count, size, element)
                 e.store_vector(found, self.queries, [rows.index, start])
 
-    def _panel(self, batch: Value, item: Item, first: Value, panel: Value, columns: int) -> None:
-        """One panel of keys, of which the first ``columns`` exist."""
-        c = self.context
-        e, engine = c.e, c.plan.scores
-        start = e.mul(panel, e.index(engine.panel))
-        key = e.add(first, start)
-        bias = self._bias(batch, item, key, columns)
+    def finisher(self, batch: Value, item: Item, first: Value, keys: int) -> Finish:
+        """Scale, bias and mask of an item and ``keys`` keys, the sequence's from ``first`` on."""
+        e, lanes = self.context.e, self.context.lanes
+        bias = self._bias(batch, item, first, keys)
 
-        def finish(row: Value, sums: Sequence[Value]) -> None:
-            found = bias(row)
+        def finish(row: Value, sums: Value, key: Value, count: int) -> Value:
             query = e.add(item.query, row)
-            for i, total in enumerate(sums):
-                at = i * c.lanes
-                value = self._finished(total, found[i], query, e.add(key, e.index(at)))
-                value = self._existing(value, columns - at)
-                self.scores.store(e, value, row, e.add(start, e.index(at)))
+            value = self._finished(sums, bias(query, key, count), query, first, key)
+            return self._existing(value, count) if count < lanes else value
 
-        groups = engine.padded_depth(c.shape.head_dim) // engine.group
-        c.multiply(engine, self.queries, self.keys, panel, groups, finish)
+        return finish
 
     def _bias(
-        self, batch: Value, item: Item, key: Value, columns: int
-    ) -> Callable[[Value], list[Value | None]]:
-        """Gives the bias of a row of a panel; loaded once where all queries share it."""
+        self, batch: Value, item: Item, first: Value, keys: int
+    ) -> Callable[[Value, Value, int], Value | None]:
+        """Gives the bias of a query and some keys; those at the end are loaded once where all
+        queries share them."""
         c = self.context
-        e, buffer, tiles = c.e, c.buffers.get("bias"), c.plan.scores.tiles
+        e, buffer, lanes = c.e, c.buffers.get("bias"), c.lanes
         if buffer is None:
-            return lambda _: [None] * tiles
+            return lambda *_: None
 
-        def load(query: int | Value) -> list[Value | None]:
+        def load(query: int | Value, key: Value, count: int) -> Value:
             places = (batch, item.head, query)
             at = [0 if n == 1 else p for n, p in zip(buffer.shape, places, strict=False)]
-            found: list[Value | None] = []
-            for start in range(0, tiles * c.lanes, c.lanes):
-                count = min(c.lanes, columns - start)
-                if count <= 0:
-                    found.append(None)
-                    continue
-                part = e.load_vector(buffer, [*at, e.add(key, e.index(start))], count)
-                if count < c.lanes:
-                    part = e.shuffle(part, part, [min(i, count - 1) for i in range(c.lanes)])
-                found.append(part)
-            return found
+            part = e.load_vector(buffer, [*at, e.add(first, key)], count)
+            if count < lanes:
+                part = e.shuffle(part, part, [min(i, count - 1) for i in range(lanes)])
+            return part
 
-        if buffer.shape[2] == 1:
-            shared = load(0)
-            return lambda _: shared
-        return lambda row: load(e.add(item.query, row))
+        if buffer.shape[2] > 1 or keys % lanes == 0:
+            return load
+        last = load(0, e.index(keys // lanes * lanes), keys % lanes)
+        return lambda _, key, count: load(0, key, count) if count == lanes else last
 
-    def _finished(self, total: Value, bias: Value | None, query: Value, key: Value) -> Value:
+    def _finished(
+        self, total: Value, bias: Value | None, query: Value, first: Value, key: Value
+    ) -> Value:
         """Scale, bias and the causal mask."""
         e, lanes, form = self.context.e, self.context.lanes, self.context.form
         scale = e.number(form.scale, total.type)
         value = e.mul(total, scale) if bias is None else e.fma(total, scale, bias)
         if not form.causal:
             return value
-        places = e.dense(range(lanes), "i32")
-        ahead = e.cast_index(e.sub(query, key), "i32")
-        seen = e.compare("sle", places, e.broadcast(ahead, lanes))
+        # What depends on the query is the same in all vectors of a row, and the keys in all rows.
+        last = e.broadcast(e.cast_index(e.sub(query, first), "i32"), lanes)
+        start = e.broadcast(e.cast_index(key, "i32"), lanes)
+        keys = e.add(e.dense(range(lanes), "i32"), start)
+        seen = e.compare("sle", keys, last)
         return e.select(seen, value, e.number(_FORBIDDEN, value.type))
 
     def _existing(self, value: Value, count: int) -> Value:
         """-inf from lane ``count`` on."""
         e, lanes = self.context.e, self.context.lanes
-        if count >= lanes:
-            return value
         forbidden = e.number(_FORBIDDEN, value.type)
         return e.shuffle(value, forbidden, [i if i < count else i + lanes for i in range(lanes)])

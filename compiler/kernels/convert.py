@@ -10,7 +10,7 @@ from .emitter import Buffer, Emitter, Value, vector
 from .executable import Kernel, Operand, Shared
 from .rows import check_padding, each_row, groups_for, rows_of, sweep, width_for, zero_fill
 
-__all__ = ["convert_kernel", "convert_reference", "round_bf16"]
+__all__ = ["convert_kernel", "convert_reference", "round_bf16", "round_bf16_pair"]
 
 _NATIVE = {
     16: "llvm.x86.avx512bf16.cvtneps2bf16.512",
@@ -73,6 +73,17 @@ def round_bf16(e: Emitter, x: Value, *, native: bool) -> Value:
     else:
         narrow = e.truncate(x, "bf16")
     return e.bitcast(narrow, vector(lanes, "i16"))
+
+
+def round_bf16_pair(e: Emitter, first: Value, second: Value, *, native: bool) -> Value:
+    """Two vectors of f32 as one of bf16 in i16, ``first`` in its lower half; as `round_bf16`."""
+    lanes = int(first.type[len("vector<") :].split("x")[0])
+    if native and lanes == 16:
+        name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
+        narrow = e.intrinsic(name, [second, first], vector(32, "bf16"))
+        return e.bitcast(narrow, vector(32, "i16"))
+    lower, upper = (round_bf16(e, part, native=native) for part in (first, second))
+    return e.shuffle(lower, upper, range(2 * lanes))
 
 
 def convert_reference(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

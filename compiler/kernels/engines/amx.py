@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..emitter import Buffer, Emitter, Value
-from .base import Block, Engine, Sink
+from .base import Block, Engine, Sink, words_of
 
 __all__ = ["AmxBf16", "AmxInt8", "request_tiles"]
 
@@ -68,6 +68,25 @@ class _Amx(Engine):
 
     def multiply(self, e: Emitter, state: Buffer, block: Block, sink: Sink) -> None:
         """See `Engine.multiply`; ``block.group_at`` must be None."""
+        self._accumulate(e, block)
+        self._store(e, block.rows, state, e.index(0))
+        with e.loop(0, block.rows) as rows:
+            found: list[Value] = [
+                e.load_vector(state, [rows.index, 16 * j], 16) for j in range(self.tiles)
+            ]
+            sink(e.add(block.row, rows.index), found)
+
+    def multiply_into(
+        self, e: Emitter, state: Buffer, block: Block, sums: Buffer, column: Value
+    ) -> None:
+        """See `Engine.multiply_into`: the tiles go there without passing through registers."""
+        del state
+        self._accumulate(e, block)
+        row = e.mul(block.row, e.index(sums.shape[1] * 4 // words_of(sums.element)))
+        self._store(e, block.rows, sums, e.add(row, e.mul(column, e.index(4))))
+
+    def _accumulate(self, e: Emitter, block: Block) -> None:
+        """The sums of a block, in the tiles."""
         groups = block.groups
         if block.group_at is not None or isinstance(groups, Value):
             raise ValueError("these tiles take neighbouring depth groups only: see sparse_tiles")
@@ -94,21 +113,19 @@ class _Amx(Engine):
                 for i in range(row_tiles):
                     operands = [tile[i * self.tiles + j], tile[4 + i], tile[6 + j]]
                     e.effect(self.multiply_op, operands)
-        row_bytes = self.panel * 4
-        for i in range(row_tiles):
+
+    def _store(self, e: Emitter, rows: int, sums: Buffer, first: Value) -> None:
+        """The tiles to ``sums``, from byte ``first`` on."""
+        row_bytes = sums.shape[1] * 4 // words_of(sums.element)
+        for i in range(-(-rows // _ROWS)):
             for j in range(self.tiles):
-                offset = e.index(i * _ROWS * row_bytes + j * _BYTES)
+                place = e.add(first, e.index(i * _ROWS * row_bytes + j * _BYTES))
                 operands = [
-                    tile[i * self.tiles + j],
-                    e.pointer(state, offset),
+                    e.literal(i * self.tiles + j, "i8"),
+                    e.pointer(sums, place),
                     e.literal(row_bytes, "i64"),
                 ]
                 e.effect("llvm.x86.tilestored64", operands)
-        with e.loop(0, block.rows) as rows:
-            found: list[Value] = [
-                e.load_vector(state, [rows.index, 16 * j], 16) for j in range(self.tiles)
-            ]
-            sink(e.add(block.row, rows.index), found)
 
 
 @dataclass(frozen=True)
@@ -128,6 +145,12 @@ class AmxBf16(_Amx):
 
     name: ClassVar[str] = "amx_bf16"
     precision: ClassVar[str] = "bf16"
-    features: ClassVar[tuple[str, ...]] = ("avx512f", "avx512bf16", "amx-tile", "amx-bf16")
+    features: ClassVar[tuple[str, ...]] = (
+        "avx512f",
+        "avx512dq",
+        "avx512bf16",
+        "amx-tile",
+        "amx-bf16",
+    )
     group: ClassVar[int] = 2
     multiply_op: ClassVar[str] = "llvm.x86.tdpbf16ps"

@@ -44,7 +44,7 @@ class Avx512Bf16(_Avx512):
 
     name: ClassVar[str] = "avx512_bf16"
     precision: ClassVar[str] = "bf16"
-    features: ClassVar[tuple[str, ...]] = ("avx512f", "avx512bf16")
+    features: ClassVar[tuple[str, ...]] = ("avx512f", "avx512dq", "avx512bf16")
     group: ClassVar[int] = 2
 
     def _multiplied(self, e: Emitter, total: Value, one: Value, weights: Value) -> Value:

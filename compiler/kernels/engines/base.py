@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..emitter import Buffer, Emitter, Value
+from ..emitter import Buffer, Emitter, Value, vector
 
-__all__ = ["Block", "Engine", "Sink"]
+__all__ = ["Block", "Engine", "Sink", "words_of"]
 
 # Gets the row and one vector of sums (i32 or f32) for each group of ``lanes`` outputs.
 Sink = Callable[[Value, Sequence[Value]], None]
@@ -141,3 +141,27 @@ class Engine(ABC):
     @abstractmethod
     def multiply(self, e: Emitter, state: Any, block: Block, sink: Sink) -> None:
         """Emit one block: sums over the whole depth, then ``sink`` for each row."""
+
+    def multiply_into(
+        self, e: Emitter, state: Any, block: Block, sums: Buffer, column: Value
+    ) -> None:
+        """Emit one block whose sums are kept as they are: in ``sums``, from ``column`` on.
+
+        ``sums``: [`padded_rows`, columns], whose element may be narrower than a sum: the columns
+        then are as many as the sums' bytes need, while ``column`` counts sums.
+        """
+        share = words_of(sums.element)
+        type_ = vector(self.lanes * share, sums.element)
+
+        def store(row: Value, found: Sequence[Value]) -> None:
+            for i, total in enumerate(found):
+                at = e.mul(e.add(column, e.index(i * self.lanes)), e.index(share))
+                value = e.bitcast(total, type_) if total.type != type_ else total
+                e.store_vector(value, sums, [row, at])
+
+        self.multiply(e, state, block, store)
+
+
+def words_of(element: str) -> int:
+    """Elements that have the size of one sum."""
+    return {"f32": 1, "i32": 1, "i16": 2, "i8": 4}[element]

@@ -21,6 +21,7 @@ from canao.compiler.kernels.trial import build, program
 from .support import load_kernel
 
 COUNT = 4096
+HAS_PARTS = "avx512dq" in targets.get("host").features
 
 
 def nonpositive(e: Emitter, x: Value, accuracy: vm.Accuracy) -> Value:
@@ -31,10 +32,23 @@ def nonpositive_reference(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return vm.exp_reference(np.minimum(x, 0.0))
 
 
+def power_of_two(e: Emitter, x: Value, accuracy: vm.Accuracy, *, native: bool) -> Value:
+    below = e.minimum(e.number(0.0, x.type), x)
+    return vm.exp2_nonpositive(e, below, accuracy, native=native)
+
+
+def power_of_two_reference(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return vm.exp2_reference(np.minimum(x, 0.0))
+
+
 FUNCTIONS = {
     "exp": vm.exp,
     "exp_nonpositive": functools.partial(nonpositive, accuracy="accurate"),
     "exp_nonpositive_fast": functools.partial(nonpositive, accuracy="fast"),
+    "exp2": functools.partial(power_of_two, accuracy="accurate", native=False),
+    "exp2_fast": functools.partial(power_of_two, accuracy="fast", native=False),
+    "exp2_native": functools.partial(power_of_two, accuracy="accurate", native=HAS_PARTS),
+    "exp2_native_fast": functools.partial(power_of_two, accuracy="fast", native=HAS_PARTS),
     "gelu": vm.gelu,
     "gelu_fast": functools.partial(vm.gelu, accuracy="fast"),
     "gelu_tanh": vm.gelu_tanh,
@@ -47,6 +61,10 @@ REFERENCES = {
     "exp": vm.exp_reference,
     "exp_nonpositive": nonpositive_reference,
     "exp_nonpositive_fast": nonpositive_reference,
+    "exp2": power_of_two_reference,
+    "exp2_fast": power_of_two_reference,
+    "exp2_native": power_of_two_reference,
+    "exp2_native_fast": power_of_two_reference,
     "gelu": vm.gelu_reference,
     "gelu_fast": vm.gelu_reference,
     "gelu_tanh": vm.gelu_tanh_reference,
@@ -60,6 +78,10 @@ RELATIVE = {
     "exp": 2e-7,
     "exp_nonpositive": 2e-7,
     "exp_nonpositive_fast": 1.2e-4,
+    "exp2": 2e-7,
+    "exp2_fast": 1.2e-4,
+    "exp2_native": 2e-7,
+    "exp2_native_fast": 1.2e-4,
     "silu": 4e-7,
     "relu": 0.0,
     "tanh": 4e-7,
