@@ -76,7 +76,11 @@ def look_up(value: Any) -> LookUp | None:
     if codes is None or {codes.name, other.name} != {_LOOK_UP}:
         return None
     column = _owner(other.operands[0])
-    if column is None or column.name != "torch.aten.view" or codes.operands[1] != other.operands[1]:
+    if (
+        column is None
+        or column.name != "torch.aten.view"
+        or codes.operands[1] != other.operands[1]
+    ):
         return None
     table, ids, scales = *list(codes.operands)[:2], column.operands[0]
     if _kind(table) != (2, "si8") or _kind(scales) != (1, "f32") or not _indexes(ids):
@@ -94,24 +98,36 @@ def period_of(shape: tuple[int, ...], total: tuple[int, ...]) -> int | None:
 def _join(op: Any, found: dict[Any, Sum]) -> None:
     """Note that ``op`` adds to a sum, where it does."""
     left, right, alpha = list(op.operands)
-    one, other = found.get(left), found.get(right)
-    if one is None or (other is not None and len(other.addends) > len(one.addends)):
-        left, right, one, other = right, left, other, one  # a + b is b + a
-    if one is None or constant_of(alpha) != 1 or left == right:
+    if constant_of(alpha) != 1 or left == right:
         return
-    if other is not None and (len(other.addends) > 1 or only_user(right) is None):
-        other = None
-    addends = [*one.addends, *(other.addends if other is not None else [(right, None)])]
+    parts = [_part(left, found), _part(right, found)]
+    parts.sort(key=lambda part: len(part.addends) == 1)  # a + b is b + a
+    first, second = parts
+    if len(second.addends) > 1:
+        second = Sum(total=second.total, addends=[(second.total, None)])
+    addends = [*first.addends, *second.addends]
     total, element = tensor_shape(op.results[0])
-    shapes = [tensor_shape(operand) for operand in (left, right)]
-    fits = all(kind == element == "f32" and period_of(dims, total) for dims, kind in shapes)
-    if not fits or only_user(left) is None or sum(known is None for _, known in addends) > 1:
+    shapes = [tensor_shape(part.total) for part in parts]
+    if not all(kind == element == "f32" and period_of(dims, total) for dims, kind in shapes):
         return
-    done = [*one.operations, *(other.operations if other is not None else []), op]
-    found[op.results[0]] = Sum(total=op.results[0], addends=addends, operations=done)
-    del found[left]
-    if other is not None:
-        del found[right]
+    if len(addends) - 1 > sum(known is not None for _, known in addends):
+        return
+    joined = Sum(
+        total=op.results[0],
+        addends=addends,
+        operations=[*first.operations, *second.operations, op],
+    )
+    if joined.look_ups:
+        found[joined.total] = joined
+        for part in (first, second):
+            if part.look_ups:
+                del found[part.total]
+
+
+def _part(value: Any, found: dict[Any, Sum]) -> Sum:
+    """What is known of an operand that nobody else reads; else that it is an addend."""
+    known = found.get(value) if only_user(value) is not None else None
+    return known or Sum(total=value, addends=[(value, None)])
 
 
 def _plain(op: Any) -> LookUp | None:

@@ -52,7 +52,10 @@ def _shared(value: Any) -> Any | None:
 
 def _viewed(build: TorchBuilder, value: Any) -> Any:
     """``value``, without the indices that pick all of its source in its order."""
-    if isinstance(value.owner, ir.Block) or value.owner.operation.name != "torch.aten.index.Tensor":
+    if (
+        isinstance(value.owner, ir.Block)
+        or value.owner.operation.name != "torch.aten.index.Tensor"
+    ):
         return value
     op = value.owner.operation
     source, listed = op.operands
