@@ -142,10 +142,12 @@ def _name(steps: Sequence[Step], names: dict[int, str], rows_at_once: int) -> st
 
 
 def _brief(name: str) -> str:
-    """The kind of a kernel; of a product, its engine and shape too."""
+    """The kind of a kernel; its shape of an embedding, of a product its engine too."""
     words = name.split("_")
     if "norm" in words[:3]:
         return "norm"
+    if words[0] == "embedding":
+        return f"embedding_{words[-3]}"
     if words[0] != "product":
         return words[0]
     shape = next(place for place, word in enumerate(words) if word.count("x") == 2)

@@ -44,7 +44,12 @@ class EmitKernels(Pattern):
     stage: Stage = "torch"
     target_kinds = ("cpu",)  # as the patterns that plan kernels
     required = True
-    after = ("canao.kernel_attention", "canao.kernel_linear", "canao.kernel_layer_norm")
+    after = (
+        "canao.kernel_attention",
+        "canao.kernel_embedding",
+        "canao.kernel_linear",
+        "canao.kernel_layer_norm",
+    )
 
     def run(self, module: ir.Module, context: PatternContext) -> int:
         """Write every planned kernel."""

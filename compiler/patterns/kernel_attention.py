@@ -6,7 +6,8 @@ Before::
     %o = torch.aten.scaled_dot_product_attention %q, %k, %v, %mask, ...
     %y = view (permute %o)                    [B,S,H*D]
 
-After: ``%y = kernel(%qkv, %bias)``, with %bias = 0 where the mask is true, else -inf.
+After: ``%y = kernel(%qkv, %bias)``, with %bias = 0 where the mask is true, else -inf; of one query
+where the mask is the same for all (`masks`).
 
 Law: the definition of attention; splitting into heads and joining them are index maps, which the
 kernel follows instead of copying. Where q, k or v comes in another way (rotated, say), heads are
@@ -30,6 +31,7 @@ from ..kernels.forms import Form, Kind, plain
 from .base import Pattern, PatternContext, Stage, operations
 from .head_views import HeadView, joined_heads, view_of_heads
 from .kernel_calls import KernelCalls, rows_and_width
+from .masks import without_queries
 from .planned import Planned, plan_op
 from .torch_ops import TorchBuilder, constant_of, erase_unused, tensor_shape, tensor_type
 
@@ -190,12 +192,13 @@ def _sources(views: Sequence[HeadView], kind: Kind) -> tuple[list[Any], Sources]
 
 def _bias(build: TorchBuilder, op: Any, known: list[tuple[Any, Any]]) -> Any | None:
     """What is added to the scores, [batch or 1, heads or 1, queries or 1, keys], made once."""
-    mask = op.operands[3]
-    if str(mask.type) == "!torch.none":
+    given = op.operands[3]
+    if str(given.type) == "!torch.none":
         return None
     for other, bias in known:
-        if other == mask:
+        if other == given:
             return bias
+    mask = without_queries(build, given)
     dims, element = tensor_shape(mask)
     shape = (*(1,) * (4 - len(dims)), *dims)
     owner = mask.owner
@@ -216,5 +219,5 @@ def _bias(build: TorchBuilder, op: Any, known: list[tuple[Any, Any]]) -> Any | N
             full = (*shape[:3], keys)
             operands = [bias, build.ints(full), build.bool(False)]
             bias = build.op("aten.expand", operands, tensor_type(full, "f32"))
-    known.append((mask, bias))
+    known.append((given, bias))
     return bias

@@ -21,6 +21,7 @@ from .fuse_qkv import FuseQKV
 from .fuse_rows import FuseRows
 from .gather_lines import GatherLines
 from .kernel_attention import KernelAttention
+from .kernel_embedding import KernelEmbedding
 from .kernel_layer_norm import KernelLayerNorm
 from .kernel_linear import KernelLinear
 from .linear_of_addmm import LinearOfAddmm
@@ -67,6 +68,10 @@ PIPELINE: list[Pattern] = [
     SplitHeads(),
     # Takes attention apart before IREE turns it into its own loop over keys.
     DecomposeAttention(),
+    # Reads a table by name.
+    QuantizeEmbeddings(),
+    # Takes look-ups as they are now, and what a linear layer might take as its residual.
+    KernelEmbedding(),
     # After everything that reads linear layers: it takes them, and what follows them, away.
     KernelLinear(),
     # The same for a GPU, where only sparse products are kernels.
@@ -75,8 +80,6 @@ PIPELINE: list[Pattern] = [
     QuantizeLinear(),
     NarrowLinear(),
     KernelLayerNorm(),
-    # Reads a table by name; nothing else here touches look-ups.
-    QuantizeEmbeddings(),
     # When every kernel is planned, each can write the forms that its readers want.
     EmitKernels(),
     # Calls are written, and who reads what is known.

@@ -83,17 +83,16 @@ def charges(program: Program, architecture: Architecture) -> list[tuple[str, NDA
     """(group, `TERMS`) of each dispatch, in order.
 
     A group's dispatches are charged alike: ``kind/precision/engine/block``, as far as they have
-    them. The first dispatch reads the table of words, by rows in no order: a group of its own.
+    them. What reads tables by rows in no order, and multiplies nothing, is a group of its own.
     """
     from ..program.groups import busiest_share, groups_of
 
     whole = "whole" if architecture.embedding_rank is None else "factors"
     found = []
-    for number, one in enumerate(program.dispatches):
-        first = number == 0 and one.kind == "elementwise"
+    for one in program.dispatches:
         row = _terms(one)
         row[_SHARED] *= busiest_share(groups_of(one), program.threads)
-        found.append((f"tables/{whole}" if first else _group(one), row))
+        found.append((f"tables/{whole}" if _reads_tables(one) else _group(one), row))
     return found
 
 
@@ -122,6 +121,11 @@ def workload_of(architecture: Architecture, target: str, threads: int) -> Worklo
     return Workload.of(program_of(architecture, target=target, threads=threads), architecture)
 
 
+def _reads_tables(one: Dispatch) -> bool:
+    """Whether a dispatch looks rows up, and multiplies nothing."""
+    return one.kind == "embedding" or (one.depth == 0 and bool(one.detail.get("embeddings")))
+
+
 def _group(one: Dispatch) -> str:
     parts = [one.kind, one.precision]
     if one.kind == "elementwise" and one.rows == 1:
@@ -140,7 +144,7 @@ def _terms(one: Dispatch) -> NDArray[Any]:
     held = 0.0
     if multiplies:
         held = one.depth * one.outputs * one.density * _WIDTH.get(one.precision, 4)
-    elif one.kind == "elementwise" and one.rows > 1:
+    elif _reads_tables(one) or (one.kind == "elementwise" and one.rows > 1):
         held = 4 * written
     active = one.detail.get("activation", "none") != "none"
     return np.array(

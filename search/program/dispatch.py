@@ -24,13 +24,14 @@ KINDS = (
     "quantize",
     "convert",
     "words",
+    "embedding",
     "matmul",
     "encode",
     "elementwise",
 )
 """Dense products, products that leave blocks out, products by weights in 8 or 4 bits alone,
 several kernels fused by rows, attention, norms, what changes the form of activations (the next
-three), and IREE's own dispatches."""
+three), sums of rows of tables, and IREE's own dispatches."""
 
 Scalar = int | float | str | bool
 

@@ -7,6 +7,7 @@ the order of the operations and the names of the few dispatches that are no kern
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from ...compiler.kernels.attention import serves
 from ...compiler.kernels.attention_shape import AttentionShape, Sources
+from ...compiler.kernels.embedding import Term
 from ...compiler.kernels.executable import Kernel
 from ...compiler.kernels.isa import isa_for
 from ...compiler.parameters import Parameter, ParameterTable
@@ -22,8 +24,10 @@ from ...compiler.patterns.cut_hidden import better_sparse
 from ...compiler.patterns.cut_weights import Meeting
 from ...compiler.patterns.gather_lines import gathered
 from ...compiler.patterns.kernel_attention import PlannedAttention, attention_engine
+from ...compiler.patterns.kernel_embedding import PlannedEmbedding
 from ...compiler.patterns.kernel_layer_norm import PlannedLayerNorm
 from ...compiler.patterns.kernel_linear import planned_product, product_engine
+from ...compiler.quantization.tables import LEAST_TABLE
 from ...errors import UnsupportedError
 from ...targets import Target
 from ..space.architecture import KINDS, Architecture
@@ -72,37 +76,44 @@ class Model:
         """What runs."""
         a, rows = self.a, self.a.seq_len
         hidden = self._norm(self._embedded())
-        if rows == 1:
-            self.trace.other("main_elementwise", 1, 1)
-        else:
-            mask = self.trace.other(f"main_elementwise_{rows}_i32xi1", 1, rows)
-            self.trace.other(f"main_elementwise_broadcast_{rows * rows}_f32", rows, rows, mask)
+        self.trace.other(
+            "main_elementwise" if rows == 1 else f"main_elementwise_{rows}_i32xf32", 1, rows
+        )
         for number, _ in enumerate(a.layers):
             hidden = self._layer(number, hidden)
         self._head(hidden)
         return self.trace.calls()
 
     def _embedded(self) -> Value:
-        """Tables are read and added; a factorised one is a product, which adds the types."""
-        a, rows, other = self.a, self.a.seq_len, self.trace.other
-        if a.embedding_rank is None:
-            return other(f"main_elementwise_{rows}x{a.hidden}_i32xi32xf32xf32", rows, a.hidden)
-        if isinstance(product_engine(self.context, "projection", rows), str):
-            return self._small_embedded(a.embedding_rank)
-        words = other(
-            f"main_elementwise_broadcast_{rows}x{a.embedding_rank}_i32xf32", rows, a.embedding_rank
-        )
-        types = other(f"main_elementwise_broadcast_{rows}x{a.hidden}_i32xf32", rows, a.hidden)
-        name = "projection"
-        added = self._linear(name, words, biased=False, residual=types)
-        return other(f"main_elementwise_{rows * a.hidden}_f32", rows, a.hidden, added)
+        """Tables are read and added; a factorised one is a product, to which the others are."""
+        a, rank = self.a, self.a.embedding_rank
+        words = self._ids(a.vocabulary, rank or a.hidden)
+        others = [self._ids(a.types, a.hidden), self._positions()]
+        if rank is None:
+            return self._looked_up([words, *others], a.hidden)
+        projected = self._linear("projection", self._looked_up([words], rank), biased=False)
+        return self._looked_up(others, a.hidden, projected)
 
-    def _small_embedded(self, rank: int) -> Value:
-        """A factorised table too narrow for a kernel: IREE's product adds the others."""
-        rows, hidden, other = self.a.seq_len, self.a.hidden, self.trace.other
-        other(f"main_elementwise_broadcast_{rows}x{rank}_i32xf32", rows, rank)
-        other(f"_encoding_0_encode_1x{rows}xi32_to_1x{rows}xi32", 1, rows)
-        return other(f"main_batch_matmul_1x{rows}x{hidden}x{rank}_f32", rows, hidden)
+    def _looked_up(self, tables: list[Term], width: int, added: Value | None = None) -> Value:
+        """The sum of ``added`` and of rows of ``tables``."""
+        rows = self.a.seq_len
+        whole = [] if added is None else [Term(table_rows=rows, period=rows, first=0)]
+        planned = PlannedEmbedding(
+            isa=self.isa,
+            rows=rows,
+            width=width,
+            terms=(*whole, *tables),
+            matrix=None if added is None else 0,
+        )
+        operands = [added if form else None for form in planned.wants()]
+        return self.trace.plan(planned, operands, (rows, width))
+
+    def _ids(self, table_rows: int, width: int) -> Term:
+        codes = self.a.embedding_int8 and table_rows * width >= LEAST_TABLE
+        return Term(table_rows=table_rows, period=self.a.seq_len, codes=codes)
+
+    def _positions(self) -> Term:
+        return dataclasses.replace(self._ids(self.a.positions, self.a.hidden), first=0)
 
     def _layer(self, number: int, hidden: Value) -> Value:
         a = self.a
@@ -191,7 +202,7 @@ class Model:
             shape=shape,
             sources=Sources.joined(shape, element),
             scale=a.head_size**-0.5,
-            bias=(1, 1, rows, rows),
+            bias=(1, 1, 1, rows),
             causal=False,
         )
         return self.trace.plan(planned, [joined, None], (rows, inner))

@@ -104,16 +104,20 @@ def _of_product(
 def _rows(match: re.Match[str]) -> Dispatch:
     """Kernels fused by rows: a product at most, and norms or what changes forms."""
     product = _PRODUCT_PART.search(match["parts"])
+    embedding = _EMBEDDING_PART.search(match["parts"])
     rows = int(match["of"])
-    others = _PRODUCT_PART.sub("", match["parts"])
+    others = _EMBEDDING_PART.sub("", _PRODUCT_PART.sub("", match["parts"]))
     kinds = [word for word in others.split("_") if word]
     detail = {
         "block_rows": int(match["block_rows"]),
         "norms": kinds.count("norm"),
         "forms": len(kinds) - kinds.count("norm"),
+        "embeddings": int(embedding is not None),
     }
     if product is None:
-        return Dispatch(kind="rows", rows=rows, depth=0, outputs=0, detail=detail)
+        width = 0 if embedding is None else int(embedding["width"])
+        size = 8 * rows * width
+        return Dispatch(kind="rows", rows=rows, depth=0, outputs=width, bytes=size, detail=detail)
     _, depth, outputs = _sizes(product)
     width = _WIDTH[product["precision"]]
     groups = math.ceil(rows / int(match["block_rows"]))
@@ -137,6 +141,7 @@ def _attention(match: re.Match[str]) -> Dispatch:
     precision = match["precision"]
     read = _WIDTH[precision] * batch * heads * (queries * size + keys * (size + values))
     written = (2 if match["output"] == "bf16" else 4) * batch * heads * queries * values
+    bias = 0 if match["bias"] == "nobias" else math.prod(map(int, match["bias"].split("x")))
     return Dispatch(
         kind="attention",
         rows=batch * queries,
@@ -144,7 +149,7 @@ def _attention(match: re.Match[str]) -> Dispatch:
         outputs=heads * values,
         precision=precision,
         flops=2 * batch * heads * queries * keys * (size + values),
-        bytes=read + written + 4 * queries * keys,
+        bytes=read + written + 4 * bias,
         detail={
             "engine": match["engine"],
             "block": match["block"],
@@ -168,6 +173,13 @@ def _quantize(match: re.Match[str]) -> Dispatch:
 
 def _convert(match: re.Match[str]) -> Dispatch:
     return _by_element("convert", match, "bf16", 6)
+
+
+def _embedding(match: re.Match[str]) -> Dispatch:
+    terms = match["terms"].split("_")
+    narrow = sum(term.startswith("q") for term in terms)
+    each = 4 + 4 * (len(terms) - narrow) + narrow
+    return _by_element("embedding", match, "int8" if narrow else "f32", each)
 
 
 def _words(match: re.Match[str]) -> Dispatch:
@@ -224,6 +236,7 @@ def _with(dispatch: Dispatch, **changed: object) -> Dispatch:
 
 
 _PRODUCT_PART = re.compile(rf"product_{_ENGINE}_{_SIZES}")
+_EMBEDDING_PART = re.compile(r"embedding_\d+x(?P<width>\d+)")
 _READERS: tuple[tuple[re.Pattern[str], Reader], ...] = tuple(
     (re.compile(pattern), read)
     for pattern, read in (
@@ -234,11 +247,15 @@ _READERS: tuple[tuple[re.Pattern[str], Reader], ...] = tuple(
         (
             rf"run_attention_{_ENGINE}_\w+?_(?P<batch>\d+)x(?P<queries>\d+)x(?P<keys>\d+)"
             r"_(?P<heads>\d+)of\d+x(?P<size>\d+)x(?P<values>\d+)_[0-9a-f]{12}_[0-9a-f]{8}"
-            r"_\w+?_(?P<output>f32|bf16)_\d+x\d+",
+            r"_(?P<bias>nobias|\d+x\d+x\d+x\d+)_(?:\w+_)?(?P<output>f32|bf16)_\d+x\d+",
             _attention,
         ),
         (rf"run_(?:layer|rms)_norm_[0-9a-f]{{8}}_(?P<written>\w+?)_{_NORM}", _norm),
         (rf"run_quantize_\w+?_{_NORM}", _quantize),
+        (
+            r"run_embedding_(?P<terms>\w+?)_(?P<rows>\d+)x(?P<depth>\d+)_by\d+_in\d+",
+            _embedding,
+        ),
         (rf"run_convert_bf16_\w+?_{_NORM}", _convert),
         (r"run_words_(?P<element>i8|i16)_(?P<rows>\d+)x(?P<depth>\d+)_by\d+", _words),
         (
