@@ -10,7 +10,7 @@ from .dispatch import Dispatch
 
 __all__ = ["busiest_share", "groups_of"]
 
-_BY_ROWS = ("norm", "quantize", "convert", "words")
+_BY_ROWS = ("embedding", "norm", "quantize", "convert", "words")
 _BY_PANELS = ("product", "sparse", "weights")
 
 
