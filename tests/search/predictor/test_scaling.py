@@ -11,7 +11,7 @@ from canao.compiler.kernels.executable import Kernel
 from canao.search.predictor.predictor import LatencyPredictor, observations, workloads_of
 from canao.search.predictor.scaling import ADDED, Scaling
 from canao.search.predictor.transfer import origin_of
-from canao.search.predictor.workload import TERMS, Workload, workload_of
+from canao.search.predictor.workload import TERMS, workload_of
 from canao.search.program.derive import calls_of, program_of
 from canao.search.program.groups import busiest_share, groups_of
 
@@ -85,12 +85,13 @@ def test_no_measurement_moves_what_it_says_nothing_of() -> None:
         assert found.factors[place].min() > 0.1 * found.other
 
 
-def test_doubt_is_a_covariance_and_threads_add_to_it() -> None:
-    def described(threads: int) -> list[Workload]:
-        return [workload_of(one, SETTING.target, threads) for one in drawn(220)[:20]]
-
-    one, two = (Scaling.of(origin_of(source()), described(count)).doubt() for count in (1, 2))
-    for each in (one, two):
-        assert np.allclose(each, each.T)
-        assert np.linalg.eigvalsh(each).min() > -1e-9
-    assert np.diag(two).mean() > np.diag(one).mean()
+def test_doubt_is_a_covariance_which_all_have_the_device_in() -> None:
+    workloads = [workload_of(one, SETTING.target, 2) for one in drawn(220)[:20]]
+    doubt = Scaling.of(origin_of(source()), [*workloads, workloads[0]]).doubt()
+    assert np.allclose(doubt, doubt.T)
+    assert np.linalg.eigvalsh(doubt).min() > -1e-9
+    assert doubt.min() > 0.25
+    # The same again tells all, another less.
+    assert doubt[0, -1] == pytest.approx(doubt[0, 0])
+    correlated = doubt / np.sqrt(np.outer(np.diag(doubt), np.diag(doubt)))
+    assert correlated[0, 1:-1].max() < 1 - 1e-6
