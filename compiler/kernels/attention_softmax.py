@@ -28,14 +28,14 @@ from .attention_rows import combined_rows, fold, inverse
 from .convert import round_bf16, round_bf16_pair
 from .emitter import Buffer, Emitter, Value, vector
 from .engines.base import Engine, words_of
-from .vector_math import Accuracy, exp2_nonpositive, exp_nonpositive
+from .vector_math import Accuracy, exp2_nonpositive
 
 __all__ = ["LOWEST", "Finish", "Running", "Scores", "Softmax", "native_bf16"]
 
 LOWEST = float(np.finfo(np.float32).min)
 _LOG2E = math.log2(math.e)
-# A maximum below this times log2(e) would overflow.
-_DROWNED = -2e38
+# Neighbours among f32 of this size are 32 apart.
+_HUGE = 2.0**28
 # Twos of vectors.
 _UNROLL = 8
 _CHAINS = 4
@@ -139,14 +139,20 @@ class Softmax:
             e.store_vector(highest, self._by_lane, [loop.index, 0])
         for first in range(0, self._rows, lanes):
             maximum = self._of_rows(e.maximum, first)
+            before = None
             if running is not None:
                 at = [e.add(running.first, e.index(first))]
                 before = e.load_vector(running.maximum, at, lanes)
                 maximum = e.maximum(maximum, before)
                 e.store_vector(maximum, running.maximum, at)
-                factor = exp_nonpositive(e, e.sub(before, maximum))
+            base, offset = self._powers(maximum)
+            e.store_vector(base, self._bases, [first])
+            e.store_vector(offset, self._offsets, [first])
+            if before is not None:
+                # With the past's own rounding: see `_powers`.
+                power = e.add(e.mul(before, base), offset)
+                factor = exp2_nonpositive(e, power, native=self._native)
                 e.store_vector(factor, self.factors, [first])
-            self._prepare(maximum, first)
         with e.loop(0, self._rows) as loop:
             total = self._exponentials(loop.index, keys, room)
             e.store_vector(total, self._by_lane, [loop.index, 0])
@@ -182,17 +188,16 @@ class Softmax:
 
         return fold(e.maximum, self._sweep(keys, e.number(LOWEST, self._wide), step))
 
-    def _prepare(self, maximum: Value, first: int) -> None:
-        """Of rows from ``first`` on: exp(score - maximum) is 2**(score * base + offset).
+    def _powers(self, maximum: Value) -> tuple[Value, Value]:
+        """Base and offset: exp(score - maximum) is 2**(score * base + offset).
 
-        Rounding the offset changes a row by one factor, which its total has too. Where it would
-        overflow, scores differ by nothing or by too much to count: there, any base will do.
+        Rounding the offset changes a row by one factor, which its total has too. Before that
+        could overflow, scores differ by nothing or by too much to count: there, any base will do.
         """
         e = self._e
-        drowned = e.compare("olt", maximum, e.number(_DROWNED, self._wide))
-        base = e.select(drowned, e.number(1.0, self._wide), e.number(_LOG2E, self._wide))
-        e.store_vector(base, self._bases, [first])
-        e.store_vector(e.negate(e.mul(maximum, base)), self._offsets, [first])
+        huge = e.compare("ogt", e.absolute(maximum), e.number(_HUGE, self._wide))
+        base = e.select(huge, e.number(1.0, self._wide), e.number(_LOG2E, self._wide))
+        return base, e.negate(e.mul(maximum, base))
 
     def _exponentials(self, row: Value, keys: int, room: int) -> Value:
         """Put the probabilities of a row, and zeros up to ``room``; the sum of each lane."""

@@ -258,6 +258,30 @@ def test_heads_do_not_touch_one_another(kind: type[Engine]) -> None:
     case.check(engine, [clean], found)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_of_huge_biases_keeps_the_largest(kind: type[Engine]) -> None:
+    """Scores that differ by nothing or by more than counts, of both signs, also in chunks."""
+    engine = engine_of(kind)
+    found = []
+    for keys in (300, 4096):
+        shape = AttentionShape(1, 7, keys, 1, 16)
+        case = Case(shape, Sources.separate(shape), form_of(shape, bias=(1, 1, 7, keys)))
+        operands = case.numbers(engine.precision)
+        bias = operands[-1]
+        bias[...] = np.random.default_rng(1).choice([LOWEST, -3.3e38, -np.inf], bias.shape)
+        bias[0, 0, 1] = -3.3e38
+        bias[0, 0, 2:, [7, -1]] = -2.1e38
+        for row, largest in enumerate((-1.9e38, -1e20, -1e6, 3.3e38), 3):
+            bias[0, 0, row, 290] = largest
+        found.append((case, operands))
+    batch = [
+        (attention_kernel(engine, case.shape, case.sources, case.form), operands)
+        for case, operands in found
+    ]
+    for (case, operands), result in zip(found, run_batch(batch, HOST), strict=True):
+        case.check(engine, operands, result)
+
+
 def test_says_what_it_does_not_serve() -> None:
     shape = AttentionShape(1, 8, 8, 1, 16)
     assert "integers" in str(serves(Avx512Int8(), shape))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from canao import targets
 from canao.compiler.kernels.emitter import Buffer, Emitter, Value
-from canao.compiler.kernels.engines.base import Block, Engine
+from canao.compiler.kernels.engines.base import Block, Engine, words_of
 from canao.compiler.kernels.engines.in_registers import InRegisters
 from canao.compiler.kernels.engines.registry import ENGINES, by_label, engine_for, engines
 from canao.compiler.kernels.executable import Kernel, Operand
@@ -176,6 +176,55 @@ def test_depth_groups_out_of_order(name: str) -> None:
         # All of these are whole numbers that f32 and bf16 hold.
         np.testing.assert_array_equal(found[:, :outputs], sums)
         assert not found[:, outputs:].any()
+
+
+def kept(engine: Engine, rows: int, depth: int, outputs: int, element: str) -> Kernel:
+    """The sums as the engine leaves them, in memory of ``element``, one panel a work-group."""
+    panels, size = engine.packed_shape(outputs, depth)
+    padded = engine.padded_rows(rows)
+    inputs = (
+        Operand("activations", (padded, engine.row_stride(depth)), engine.element),
+        Operand("weights", (panels, size), engine.element),
+    )
+    groups = engine.padded_depth(depth) // engine.group
+
+    def body(e: Emitter, buffers: dict[str, Buffer], panel: Value) -> None:
+        state = engine.prepare(e)
+        for row in range(0, rows, engine.block_rows):
+            many = min(engine.block_rows, rows - row)
+            block = Block(
+                buffers["activations"], buffers["weights"], e.index(row), many, panel, groups
+            )
+            column = e.mul(panel, e.index(engine.panel))
+            engine.multiply_into(e, state, block, buffers["sums"], column)
+        engine.finish(e)
+
+    output = Operand("sums", (padded, panels * engine.panel * words_of(element)), element)
+    return Kernel(f"kept_{element}_{engine.label}", inputs, (output,), panels, body)
+
+
+@pytest.mark.parametrize("name", ["host", "arm64-i8mm"])
+def test_sums_kept_as_they_are(name: str) -> None:
+    target = targets.get(name)
+    rng = np.random.default_rng(8)
+    rows, depth, outputs = 37, 70, 41
+    cases, expected = [], []
+    for engine in ALL_BLOCKS:
+        if not set(engine.features) <= set(target.features):
+            continue
+        x = np.zeros((engine.padded_rows(rows), engine.row_stride(depth)), np.int64)
+        x[:rows, :depth] = rng.integers(0, 128, (rows, depth))
+        w = rng.integers(-127, 128, (outputs, depth))
+        for element in ("i32" if engine.precision == "int8" else "f32", engine.element):
+            kernel = kept(engine, rows, depth, outputs, element)
+            cases.append((kernel, [stored(x, engine), engine.pack(stored(w, engine))]))
+            expected.append((engine, x[:rows, :depth] @ w.T))
+    run = run_batch if name == "host" else run_batch_on_arm
+    assert cases
+    for found, (engine, sums) in zip(run(cases, target), expected, strict=True):
+        whole = found.view(np.int32 if engine.precision == "int8" else np.float32)[:rows]
+        np.testing.assert_array_equal(whole[:, :outputs], sums)
+        assert not whole[:, outputs:].any()
 
 
 def stored(values: _Array, engine: Engine) -> _Array:

@@ -24,14 +24,6 @@ COUNT = 4096
 HAS_PARTS = "avx512dq" in targets.get("host").features
 
 
-def nonpositive(e: Emitter, x: Value, accuracy: vm.Accuracy) -> Value:
-    return vm.exp_nonpositive(e, e.minimum(e.number(0.0, x.type), x), accuracy)
-
-
-def nonpositive_reference(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return vm.exp_reference(np.minimum(x, 0.0))
-
-
 def power_of_two(e: Emitter, x: Value, accuracy: vm.Accuracy, *, native: bool) -> Value:
     below = e.minimum(e.number(0.0, x.type), x)
     return vm.exp2_nonpositive(e, below, accuracy, native=native)
@@ -43,8 +35,6 @@ def power_of_two_reference(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 FUNCTIONS = {
     "exp": vm.exp,
-    "exp_nonpositive": functools.partial(nonpositive, accuracy="accurate"),
-    "exp_nonpositive_fast": functools.partial(nonpositive, accuracy="fast"),
     "exp2": functools.partial(power_of_two, accuracy="accurate", native=False),
     "exp2_fast": functools.partial(power_of_two, accuracy="fast", native=False),
     "exp2_native": functools.partial(power_of_two, accuracy="accurate", native=HAS_PARTS),
@@ -59,8 +49,6 @@ FUNCTIONS = {
 }
 REFERENCES = {
     "exp": vm.exp_reference,
-    "exp_nonpositive": nonpositive_reference,
-    "exp_nonpositive_fast": nonpositive_reference,
     "exp2": power_of_two_reference,
     "exp2_fast": power_of_two_reference,
     "exp2_native": power_of_two_reference,
@@ -76,8 +64,6 @@ REFERENCES = {
 # Relative to the true value; the rest is absolute, times the larger of 1 and |x|.
 RELATIVE = {
     "exp": 2e-7,
-    "exp_nonpositive": 2e-7,
-    "exp_nonpositive_fast": 1.2e-4,
     "exp2": 2e-7,
     "exp2_fast": 1.2e-4,
     "exp2_native": 2e-7,
