@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from .emitter import Buffer, Emitter, Value
 from .engines.base import Block, Engine
@@ -23,7 +24,14 @@ from .epilogue import Epilogue, Finish
 from .executable import ByRows, Kernel, Operand, Shared
 from .rows import zero_fill
 
-__all__ = ["MOST_GROUPS", "Blocks", "ProductShape", "Rows", "panel_kernel", "product_kernel"]
+__all__ = [
+    "Blocks",
+    "ProductShape",
+    "Rows",
+    "panel_kernel",
+    "panels_at_once",
+    "product_kernel",
+]
 
 Rows = Callable[[Value, int], Block]
 """Gets the first row and the number of rows; returns what they meet in one panel."""
@@ -31,8 +39,21 @@ Rows = Callable[[Value, int], Block]
 Blocks = Callable[[Emitter, dict[str, Buffer], Value], Rows]
 """Gets the number of a panel; reads what all its rows have in common."""
 
-MOST_GROUPS = 8
-"""The most work-groups that the panels are shared by."""
+_GROUPS, _MOST_GROUPS = 8, 12
+
+
+def panels_at_once(panels: int) -> int:
+    """How many panels a work-group takes: a share that two threads in turns divide most evenly.
+
+    There are about eight work-groups, at most twelve.
+    """
+    least = math.ceil(panels / _MOST_GROUPS)
+    return min(range(math.ceil(panels / _GROUPS), least - 1, -1), key=partial(_busiest, panels))
+
+
+def _busiest(panels: int, share: int) -> int:
+    """The panels of the thread that has the first of every two shares."""
+    return sum(min(share, panels - first) for first in range(0, panels, 2 * share))
 
 
 @dataclass(frozen=True)
@@ -122,7 +143,7 @@ class _Product:
         panels = self.engine.panels(self.shape.outputs)
         element = "i16" if self.epilogue.output == "bf16" else "f32"
         buffer = result_shape or (self.shape.rows, self.shape.outputs)
-        share = math.ceil(panels / MOST_GROUPS)
+        share = panels_at_once(panels)
         workgroups = math.ceil(panels / share)
 
         def body(e: Emitter, buffers: dict[str, Buffer], group: Value) -> None:

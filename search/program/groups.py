@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ...compiler.kernels import product, sparse_tiles
+from ...compiler.kernels import sparse_tiles
+from ...compiler.kernels.product import panels_at_once
 from ...compiler.kernels.rows import groups_for
 from .dispatch import Dispatch
 
@@ -23,9 +24,9 @@ def groups_of(one: Dispatch) -> int:
     if one.kind in _BY_PANELS:
         panel = int(str(one.detail["block"]).partition("x")[2])
         tiles = one.detail["engine"] == sparse_tiles.SparseTiles.name
-        most = sparse_tiles.MOST_GROUPS if tiles else product.MOST_GROUPS
         panels = math.ceil(one.outputs / panel)
-        return math.ceil(panels / math.ceil(panels / most))
+        share = math.ceil(panels / sparse_tiles.MOST_GROUPS) if tiles else panels_at_once(panels)
+        return math.ceil(panels / share)
     if one.kind == "rows":
         return math.ceil(one.rows / int(one.detail["block_rows"]))
     if one.kind == "attention":
