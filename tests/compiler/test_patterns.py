@@ -25,6 +25,7 @@ from canao.compiler.patterns.emit_kernels import EmitKernels
 from canao.compiler.patterns.fuse_qkv import FuseQKV
 from canao.compiler.patterns.gather_lines import GatherLines
 from canao.compiler.patterns.kernel_attention import KernelAttention
+from canao.compiler.patterns.kernel_embedding import KernelEmbedding
 from canao.compiler.patterns.kernel_layer_norm import KernelLayerNorm
 from canao.compiler.patterns.kernel_linear import KernelLinear
 from canao.compiler.patterns.linear_of_addmm import LinearOfAddmm
@@ -48,6 +49,7 @@ FREE = (
     GatherLines,
     FuseQKV,
     KernelAttention,
+    KernelEmbedding,
     SplitHeads,
     DecomposeAttention,
     KernelLinear,
@@ -406,8 +408,8 @@ def test_the_pipeline_is_in_an_allowed_order_for_every_target() -> None:
 
 
 def test_fusion_stock_keeps_required_patterns_and_none_the_product_path_too() -> None:
-    products = ["linear_of_addmm", "kernel_linear", "quantize_linear", "narrow_linear"]
-    products.append("quantize_embeddings")
+    products = ["linear_of_addmm", "quantize_embeddings", "kernel_linear"]
+    products += ["quantize_linear", "narrow_linear"]
     for fusion, more in (("stock", []), ("none", [f"canao.{name}" for name in products])):
         chosen = pipeline(targets.get("host"), fusion=fusion)
         patterns = [pattern for stage in chosen.values() for pattern in stage]
