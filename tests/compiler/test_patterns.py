@@ -372,6 +372,9 @@ def test_narrow_integers_keeps_the_numbers_of_every_family(family: str, tmp_path
     """The targets without 64-bit integers cannot be run here; this machine runs their form."""
     model, entry, inputs = imported_family(family)
     stages = default_pipeline()
+    # These leave no 64-bit integers in some families, and no GPU has them.
+    kernels = (KernelAttention, KernelEmbedding)
+    stages["torch"] = [one for one in stages["torch"] if not isinstance(one, kernels)]
     stages["linalg"] = [NarrowIntegers()]
     found, result = lower_and_run(model, inputs, tmp_path, patterns=stages)
     assert result.patterns["canao.narrow_integers"] > 0
