@@ -172,12 +172,13 @@ def _check(rows: int, terms: Sequence[Term]) -> None:
 def embedding_reference(rows: int, terms: Sequence[Term], arguments: Sequence[_Array]) -> _Array:
     """Y from the kernel's inputs in their order: to the bit where no table has codes."""
     given = iter(arguments)
-    total = _taken(rows, terms[0], given)
+    total: _Array = _taken(rows, terms[0], given)
     for before, term in pairwise(terms):
         if before is not terms[0] or term.codes:
             total = total.astype(np.float32)
         total = total + _taken(rows, term, given)
-    return total.astype(np.float32)
+    found: _Array = total.astype(np.float32)
+    return found
 
 
 def _taken(rows: int, term: Term, given: Iterator[_Array]) -> _Array:
@@ -190,4 +191,5 @@ def _taken(rows: int, term: Term, given: Iterator[_Array]) -> _Array:
         ids = np.where((ids < 0) | (ids >= term.table_rows), term.table_rows - 1, ids)
     else:
         ids = term.first + np.arange(term.period)
-    return table[np.resize(ids, rows)]
+    found: _Array = table[np.resize(ids, rows)]
+    return found

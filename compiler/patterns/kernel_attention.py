@@ -94,7 +94,7 @@ class KernelAttention(Pattern):
             result = plan_op(context, planned, operands, rows, op.location)
             heads = list(op.operands)[:3]
             joined_heads(build, op, result)
-        for value in heads:
+        for value in dict.fromkeys(heads):  # each once: keys may be the queries
             erase_unused(value)
 
 
