@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from canao import targets
 from canao.compiler.kernels.embedding import Term, embedding_kernel, embedding_reference
 
 from ...profiles import compiling
+from .batch import run_batch_on_arm
 from .support import run_kernel
 
 _Array = np.ndarray[Any, Any]
@@ -108,3 +110,21 @@ def test_by_rows_a_matrix_is_read_where_it_is_written() -> None:
 def test_what_is_no_sum_is_refused(terms: list[Term], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         embedding_kernel(8, 16, terms, lanes=4)
+
+
+def test_on_arm_too() -> None:
+    rng = np.random.default_rng(0)
+    words = Term(table_rows=50, period=8, codes=True)
+    types = Term(table_rows=3, period=8)
+    sums = [[words, types, Term(table_rows=9, period=4, first=3)], [words], [types, words]]
+    batch = []
+    for width, terms in zip((33, 3, 64), sums, strict=True):
+        given_ = [
+            one if one.dtype != np.float32 else np.clip(np.nan_to_num(one), -9, 9)
+            for one in arguments_of(terms, width, rng)
+        ]
+        batch.append((embedding_kernel(8, width, terms, lanes=4), given_))
+    found = run_batch_on_arm(batch, targets.get("arm64"))
+    for one, (_, given_), terms in zip(found, batch, sums, strict=True):
+        expected = embedding_reference(8, terms, given_)
+        np.testing.assert_allclose(one, expected, rtol=1e-6, atol=1e-5)
