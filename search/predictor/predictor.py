@@ -151,8 +151,10 @@ class LatencyPredictor:
         target: str | None = None,
         emulated: bool = False,
         protocol: int = PROTOCOL,
+        changed: bool = False,
     ) -> LatencyPredictor:
-        """A predictor of another setting, from this one and a few records (`transfer.adapt`)."""
+        """A predictor of another setting, or of this one since it ``changed``, from this one and a
+        few records (`transfer.adapt`)."""
         chosen = select(
             records,
             device=device,
@@ -161,7 +163,7 @@ class LatencyPredictor:
             emulated=emulated,
             protocol=protocol,
         )
-        return adapt(self, chosen)
+        return adapt(self, chosen, changed=changed)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write it as JSON, LightGBM's trees as text inside; whole or not at all."""

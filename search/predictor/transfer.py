@@ -113,16 +113,20 @@ class Adapted:
         return cls(source=Hybrid.from_json(found["source"]), groups=groups, scaled=scaled)
 
 
-def adapt(source: LatencyPredictor, records: Sequence[Record]) -> LatencyPredictor:
+def adapt(
+    source: LatencyPredictor, records: Sequence[Record], *, changed: bool = False
+) -> LatencyPredictor:
     """The source's predictor fitted to the records of one other setting, from 5 on.
 
-    Raises `InputError` where they are too few, of the source's own setting, emulated where the
-    source is real (or the other way round), or measured by another protocol.
+    ``changed``: it may be the source's own, which is not what it was, say because a later
+    compiler makes faster code. Raises `InputError` where the records are too few, of the source's
+    own setting, emulated where the source is real (or the other way round), or measured by another
+    protocol.
     """
     from .predictor import LatencyPredictor, observations, reference_ms, workloads_of
 
     setting = records[0].setting
-    _check(source, records)
+    _check(source, records, changed)
     model = origin_of(source)
     workloads = workloads_of(records)
     relative, weights = observations(records)
@@ -151,9 +155,9 @@ def origin_of(source: LatencyPredictor) -> Hybrid:
     return source.model.source if isinstance(source.model, Adapted) else source.model
 
 
-def _check(source: LatencyPredictor, records: Sequence[Record]) -> None:
+def _check(source: LatencyPredictor, records: Sequence[Record], changed: bool) -> None:
     setting = records[0].setting
-    if setting == source.setting:
+    if setting == source.setting and not changed:
         raise InputError(f"The predictor is of {setting} already: fit it anew on all its records.")
     kinds = [(one.emulated, one.protocol) for one in (setting, source.setting)]
     if kinds[0] != kinds[1]:

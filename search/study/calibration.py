@@ -1,8 +1,8 @@
 """What a study knows of its device before the first trial: a few models measured there.
 
 They tell how long the reference workload takes, how much memory a process needs beside the
-weights, and, where the predictor was learnt on another device, how this one differs. A device
-that nobody has measured yet gets as many as a predictor needs.
+weights, and, where the predictor was learnt on another device or no longer holds on this one, how
+they differ. A device that nobody has measured yet gets as many as a predictor needs.
 """
 
 from __future__ import annotations
@@ -121,11 +121,11 @@ def calibrate(
     if source is None:
         more(_NEW)
         made = LatencyPredictor.fit([record for record, _ in found], seed=seed)
-    elif source.setting == setting:
+    elif source.setting == setting and _holds(source, [record for record, _ in found]):
         made = source
     else:
         more(_OTHER)
-        made = source.adapt([record for record, _ in found])
+        made = source.adapt([record for record, _ in found], changed=True)
     records = [record for record, _ in found]
     beside = [
         peak - record.architecture.costs().bytes for record, peak in found if peak is not None
@@ -168,6 +168,18 @@ def _extremes(space: ArchitectureSpace) -> list[Architecture]:
                     values[decision.name] = choices[-1]
             found.append(space.build(values))
     return found
+
+
+def _holds(predictor: LatencyPredictor, records: Sequence[Record]) -> bool:
+    """Whether at most a third of what was measured is beyond its interval of 90 %.
+
+    More of three are by chance in 3 of 100 cases; else the compiler or the machine is not what it
+    was when the predictor learned.
+    """
+    found = predictor.predict([record.architecture for record in records])
+    pairs = zip(found, records, strict=True)
+    beyond = sum(not one.low <= record.relative <= one.high for one, record in pairs)
+    return 3 * beyond <= len(records)
 
 
 def _drawn(space: ArchitectureSpace, seed: int) -> list[Architecture]:

@@ -125,6 +125,31 @@ def test_a_device_that_nobody_knows_is_measured_until_it_can_be_predicted(
     assert fitted == [HERE]
 
 
+def test_a_predictor_that_measurements_contradict_is_adapted(
+    tmp_path: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_shipped(monkeypatch, [])
+    source = run(tmp_path, None).predictor
+
+    def faster(bundle: Path, device: str, architecture: Architecture) -> Any:
+        record, peak = measure(bundle, device, architecture)
+        low, high = record.relative_interval or (0.0, 0.0)
+        return replace(
+            record,
+            relative=0.6 * record.relative,
+            relative_interval=(0.6 * low, 0.6 * high),
+            median_ms=0.6 * record.median_ms,
+        ), peak
+
+    found = run(tmp_path / "later", source, faster)
+    assert len(found.records) == 12
+    assert found.predictor.setting == source.setting
+    looked = [record.architecture for record in found.records]
+    pairs = zip(found.predictor.predict(looked), source.predict(looked), strict=True)
+    ratios = [one.relative / other.relative for one, other in pairs]
+    assert 0.55 < sorted(ratios)[len(ratios) // 2] < 0.65
+
+
 def test_a_device_that_is_lost_while_it_is_measured(
     tmp_path: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
