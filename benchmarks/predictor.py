@@ -25,7 +25,7 @@ from common.results import replace_text, table, write_json
 from canao.compiler.checkpoint import packaged_minilm, read_config
 from canao.search.predictor.active import choose_next
 from canao.search.predictor.assessment import assess
-from canao.search.predictor.predictor import LatencyPredictor
+from canao.search.predictor.predictor import LatencyPredictor, workloads_of
 from canao.search.predictor.quality import Quality, quality, repeatability
 from canao.search.predictor.recordings import select, shipped
 from canao.search.predictor.records import Record
@@ -147,7 +147,7 @@ def _adapted(
 
 
 def _quality(predictor: LatencyPredictor, records: Sequence[Record]) -> Quality:
-    predictions = predictor.predict([record.architecture for record in records])
+    predictions = predictor.predict_workloads(workloads_of(records))
     return quality(predictions, records, n_train=len(predictor.trained_on))
 
 

@@ -187,6 +187,8 @@ def _line(one: Compiled, found: Measurement, module: ModuleEntry) -> dict[str, A
     }
     if found.dispatches:
         line["dispatches"] = _in_order(found.dispatches, module)
+    else:
+        line["calls"] = [name for name, _ in module.calls]
     return line
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import InputError
 from .baselines import baselines
 from .prediction import Prediction
-from .predictor import LatencyPredictor
+from .predictor import LatencyPredictor, workloads_of
 from .quality import Quality, quality, repeatability, split
 from .records import Record
 
@@ -98,7 +98,7 @@ def _tried(
     records: Sequence[Record],
     others: Mapping[str, Quality],
 ) -> Assessment:
-    predictions = predictor.predict([one.architecture for one in tested])
+    predictions = predictor.predict_workloads(workloads_of(tested))
     return Assessment(
         predictor=predictor,
         tested=tested,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ...errors import InputError
+from .measured import measured_program
 from .predictor import observations, workloads_of
 from .records import Record
 from .traits import trait_rows
@@ -110,7 +111,7 @@ class LookupBaseline:
         self._table: dict[tuple[Any, ...], tuple[NDArray[Any], NDArray[Any]]] = {}
         found: dict[tuple[Any, ...], list[tuple[NDArray[Any], float]]] = {}
         for one in records:
-            dispatches = _dispatches(one)
+            dispatches = measured_program(one).dispatches
             if len(dispatches) != len(one.dispatches):
                 continue
             reference = one.median_ms / one.relative
@@ -128,7 +129,10 @@ class LookupBaseline:
 
     def predict(self, records: Sequence[Record]) -> NDArray[Any]:
         """See `Baseline`."""
-        sums = [sum(self._time(one) for one in _dispatches(record)) for record in records]
+        sums = [
+            sum(self._time(one) for one in measured_program(record).dispatches)
+            for record in records
+        ]
         return np.asarray(self._factor * np.maximum(np.array(sums), 1e-9))
 
     def _time(self, dispatch: Any) -> float:
@@ -157,14 +161,6 @@ def _network(shape: tuple[int, ...], penalty: float, seed: int) -> Any:
     return MLPRegressor(
         hidden_layer_sizes=shape, alpha=penalty, solver="lbfgs", max_iter=200, random_state=seed
     )
-
-
-def _dispatches(record: Record) -> Sequence[Any]:
-    from ..program.derive import program_of
-
-    setting = record.setting
-    program = program_of(record.architecture, target=setting.target, threads=setting.threads)
-    return program.dispatches
 
 
 def _keys(dispatch: Any) -> tuple[tuple[Any, ...], ...]:

@@ -20,6 +20,7 @@ from .conformal import reach
 from .familiarity import Familiarity
 from .fields import names, real, record
 from .hybrid import Hybrid, fit_hybrid
+from .measured import measured_workload
 from .prediction import Prediction
 from .recordings import select
 from .records import Record, Setting
@@ -236,9 +237,7 @@ def shares_of(model: Hybrid | Adapted, workload: Workload) -> dict[str, float]:
 
 def workloads_of(records: Sequence[Record]) -> list[Workload]:
     """The workload of each record, for its own setting."""
-    return [
-        workload_of(one.architecture, one.setting.target, one.setting.threads) for one in records
-    ]
+    return [measured_workload(one) for one in records]
 
 
 def observations(records: Sequence[Record]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -147,7 +147,9 @@ def _joined(records: Sequence[Record]) -> list[Record]:
     for same in together.values():
         times = [time for one in same for time in (one.relative, *one.repeat_relative)]
         timed = next((one.dispatches for one in same if one.dispatches), ())
-        found.append(replace(same[0], repeat_relative=tuple(times[1:]), dispatches=timed))
+        calls = next((one.calls for one in same if one.calls), ())
+        again = tuple(times[1:])
+        found.append(replace(same[0], repeat_relative=again, dispatches=timed, calls=calls))
     return found
 
 

@@ -16,8 +16,8 @@ __all__ = ["Record", "Setting"]
 
 _VERSION = 1
 _OPTIONAL = (
-    "cpu_features", "relative_interval", "repeat_relative", "dispatches", "stable", "peak_bytes",
-    "digest",
+    "cpu_features", "relative_interval", "repeat_relative", "dispatches", "calls", "stable",
+    "peak_bytes", "digest",
 )  # fmt: skip
 _KEYS = (
     "version", "device", "fingerprint", "emulated", "threads", "target", "protocol",
@@ -74,8 +74,9 @@ class Record:
     ``relative``: the time of a call over that of the reference workload in the same rounds;
     ``relative_interval``: its 95 % interval; ``repeat_relative``: the same measured again, at
     other times; ``median_ms``: of a call, in milliseconds. ``dispatches``: (name, milliseconds)
-    of each dispatch of a call in the order of execution, empty where nobody looked. ``stable``:
-    the verdict of the measurement; ``peak_bytes``: the most memory of a process that runs it.
+    of each dispatch of a call in the order of execution, empty where nobody looked. ``calls``:
+    their names alone, those of ``dispatches`` where there are any. ``stable``: the verdict of the
+    measurement; ``peak_bytes``: the most memory of a process that runs it.
     """
 
     setting: Setting
@@ -85,8 +86,13 @@ class Record:
     median_ms: float
     repeat_relative: tuple[float, ...] = ()
     dispatches: tuple[tuple[str, float], ...] = ()
+    calls: tuple[str, ...] = ()
     stable: bool = True
     peak_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dispatches:
+            object.__setattr__(self, "calls", tuple(name for name, _ in self.dispatches))
 
     @property
     def typical(self) -> float:
@@ -113,6 +119,7 @@ class Record:
             "median_ms": self.median_ms,
             "repeat_relative": list(self.repeat_relative),
             "dispatches": [list(one) for one in self.dispatches],
+            "calls": [] if self.dispatches else list(self.calls),
             "stable": self.stable,
             "peak_bytes": self.peak_bytes,
         }
@@ -141,6 +148,7 @@ class Record:
             median_ms=real(value["median_ms"], "median_ms", above=0),
             repeat_relative=items(value.get("repeat_relative") or [], "repeat_relative", _time),
             dispatches=items(value.get("dispatches") or [], "dispatches", _dispatch),
+            calls=items(value.get("calls") or [], "calls", text),
             stable=boolean(value.get("stable", True), "stable"),
             peak_bytes=_memory(value.get("peak_bytes")),
         )

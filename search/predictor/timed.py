@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .measured import measured_program
 from .records import Record
 from .workload import charges
 
@@ -29,13 +30,9 @@ class TimedDispatches:
 
 def timed_dispatches(record: Record) -> TimedDispatches | None:
     """None where dispatches were not timed, or others ran than those of the program."""
-    from ..program.derive import program_of
-
     if not record.dispatches:
         return None
-    setting = record.setting
-    program = program_of(record.architecture, target=setting.target, threads=setting.threads)
-    each = charges(program, record.architecture)
+    each = charges(measured_program(record), record.architecture)
     if len(each) != len(record.dispatches):
         return None
     reference = record.median_ms / record.relative

@@ -89,10 +89,12 @@ def charges(program: Program, architecture: Architecture) -> list[tuple[str, NDA
 
     whole = "whole" if architecture.embedding_rank is None else "factors"
     found = []
-    for one in program.dispatches:
+    for number, one in enumerate(program.dispatches):
         row = _terms(one)
         row[_SHARED] *= busiest_share(groups_of(one), program.threads)
-        found.append((f"tables/{whole}" if _reads_tables(one) else _group(one), row))
+        # Where no kernel looks up, the first of IREE's own dispatches does.
+        tables = _reads_tables(one) or (number == 0 and one.kind == "elementwise" and one.rows > 1)
+        found.append((f"tables/{whole}" if tables else _group(one), row))
     return found
 
 

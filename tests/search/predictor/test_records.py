@@ -41,6 +41,7 @@ records = st.builds(
     median_ms=times,
     repeat_relative=st.lists(times, max_size=3).map(tuple),
     dispatches=st.lists(st.tuples(texts, times), max_size=3).map(tuple),
+    calls=st.lists(texts, max_size=3).map(tuple),
     stable=st.booleans(),
     peak_bytes=st.none() | st.integers(1, 2**40),
 )
