@@ -64,7 +64,7 @@ _X86_64 = {
 
 # A precision, and sets of features of which one will do.
 _NARROW = {
-    "bf16": (("avx512f", "avx512bf16"), ("dotprod", "bf16")),
+    "bf16": (("avx512f", "avx512dq", "avx512bf16"), ("dotprod", "bf16")),
     "int8": (
         ("avx2",),
         ("avx512f", "avx512vnni"),
