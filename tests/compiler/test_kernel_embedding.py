@@ -73,7 +73,8 @@ def test_any_look_up_is_right(
     ways = [way for *_, way in drawn]
     assert result.kernels["embedding"] == sum(1 if way == 0 else 2 for way in ways)
     assert "embedding" not in other.kernels
-    assert not result.fallbacks
+    # A projection may be too narrow for a kernel; a table never is.
+    assert all("linear layer" in line for line in result.fallbacks)
     for one, same in zip(found, plain, strict=True):
         np.testing.assert_allclose(one, same, rtol=1e-6, atol=1e-5)
     assert relative_error(found, entry(*inputs)) < (2e-2 if narrow else 1e-5)
