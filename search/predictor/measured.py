@@ -24,6 +24,7 @@ _CACHED = 4096
 _ALIKE = 0.1
 
 
+@lru_cache(maxsize=_CACHED)
 def measured_program(record: Record) -> Program:
     """The dispatches that ran, as far as the record names them; else those that the compiler would
     make, as where the names are of another work than the architecture's. Raises
