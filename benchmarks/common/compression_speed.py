@@ -75,7 +75,7 @@ def _stepper(model: Any, task: Any) -> Any:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
 
     def step(batch: dict[str, torch.Tensor], bf16: bool) -> float:
-        with training_mode([model], options, bf16):
+        with training_mode(model, options, bf16):
             student.train()
             began = time.process_time()
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):

@@ -1,19 +1,18 @@
 """The terms of the loss, each a mean over what is real: rows, or tokens that are not padding.
 
 All are computed in float32. Shapes: logits [rows, classes] or [rows, tokens, classes]; hidden
-states and projections [rows, tokens, width]; ``mask`` [rows, tokens], 1 where a token is real.
+states [rows, tokens, width]; ``mask`` [rows, tokens], 1 where a token is real.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as functional
 
-__all__ = ["hidden_loss", "logits_loss", "relation_heads", "relation_loss", "task_loss"]
+__all__ = ["hidden_loss", "logits_loss", "task_loss"]
 
 Batch = Mapping[str, torch.Tensor]
 Outputs = Mapping[str, Any]
@@ -76,33 +75,6 @@ def hidden_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor
     target = teacher.float()
     error = ((student.float() - target).square() * real).sum()
     return error / (target.square() * real).sum().clamp(min=1e-12)
-
-
-def relation_loss(
-    student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor, heads: int
-) -> torch.Tensor:
-    """KL of self-relations softmax(X X^T / sqrt(d)), teacher to student (MiniLMv2, 2012.15828).
-
-    ``student`` and ``teacher`` are queries, keys or values with all heads side by side; each is
-    cut anew into ``heads`` heads, so their widths may differ. Real tokens relate to real tokens.
-    """
-    hidden = (mask == 0)[:, None, None, :]
-
-    def relations(x: torch.Tensor) -> torch.Tensor:
-        rows, tokens, width = x.shape
-        split = x.view(rows, tokens, heads, width // heads).transpose(1, 2)
-        scores = (split @ split.transpose(2, 3)).float() / math.sqrt(width // heads)
-        return scores.masked_fill(hidden, _NEVER)
-
-    found = _divergence(relations(student), relations(teacher), 1.0)
-    real = mask[:, None, :].float()
-    return (found * real).sum() / (real.sum() * heads).clamp(min=1)
-
-
-def relation_heads(student: int, teacher: int, most: int) -> int:
-    """The most heads, at most ``most``, that divide both widths."""
-    both = math.gcd(student, teacher)
-    return max(heads for heads in range(1, most + 1) if both % heads == 0)
 
 
 def _divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -108,8 +108,7 @@ def train(
     features = data.task.features(data.train, data.tokenizer, length)
     progress_of = Progress(what, progress or (lambda _: None))
     bf16 = bf16_in_hardware() if options.bf16 is None else options.bf16
-    models = [model] if teacher is None else [model, teacher]
-    with training_mode(models, options, bf16):
+    with training_mode(model, options, bf16):
         kind = loss_kind(data.task)
         if student_of is None:
             student = Student(model, kind, options, teacher)
@@ -190,13 +189,12 @@ class _Epochs(TrainerCallback):  # type: ignore[misc]
 
 
 @contextlib.contextmanager
-def training_mode(models: Sequence[Any], options: TrainingOptions, bf16: bool) -> Iterator[None]:
-    """``models`` (the first is trained) as training wants them; afterwards as they were.
+def training_mode(model: Any, options: TrainingOptions, bf16: bool) -> Iterator[None]:
+    """``model`` as training wants it; afterwards as it was.
 
     Dropout as asked and, if asked, tables of embeddings that stay; in bf16 attention by plain
     products, since on CPUs the gradients of the fused one take much longer.
     """
-    model = models[0]
     drops = [part for part in model.modules() if isinstance(part, nn.Dropout)]
     attention = {
         id(part)
@@ -207,13 +205,13 @@ def training_mode(models: Sequence[Any], options: TrainingOptions, bf16: bool) -
     tables = [p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()]
     fixed = [p for p in tables if p.requires_grad and options.tables_fixed]
     rates = [part.p for part in drops]
-    kinds = [one.config._attn_implementation for one in models]
+    attention_kind = model.config._attn_implementation
     for part in drops:
         part.p = options.attention_dropout if id(part) in attention else options.dropout
     for parameter in fixed:
         parameter.requires_grad_(False)
-    for one in models if bf16 else ():
-        one.set_attn_implementation("eager")
+    if bf16:
+        model.set_attn_implementation("eager")
     try:
         yield
     finally:
@@ -221,8 +219,8 @@ def training_mode(models: Sequence[Any], options: TrainingOptions, bf16: bool) -
             part.p = rate
         for parameter in fixed:
             parameter.requires_grad_(True)
-        for one, kind in zip(models if bf16 else (), kinds, strict=False):
-            one.set_attn_implementation(kind)
+        if bf16:
+            model.set_attn_implementation(attention_kind)
         model.eval()
 
 

@@ -12,8 +12,9 @@ from torch import nn
 from ...compiler.compression.structure import structure_of
 from ...errors import InputError
 from .capture import Capture
-from .losses import hidden_loss, logits_loss, relation_heads, relation_loss, task_loss
+from .losses import hidden_loss, logits_loss, task_loss
 from .options import TrainingOptions
+from .relations import relation_heads, relation_loss
 
 __all__ = ["LABELS", "Student", "Targets", "Teacher", "logits_of", "matched_layers"]
 

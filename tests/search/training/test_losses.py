@@ -8,13 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canao.search.training.losses import (
-    hidden_loss,
-    logits_loss,
-    relation_heads,
-    relation_loss,
-    task_loss,
-)
+from canao.search.training import relations
+from canao.search.training.losses import hidden_loss, logits_loss, task_loss
+from canao.search.training.relations import relation_heads, relation_loss
 
 seeds = st.integers(0, 2**16)
 
@@ -69,6 +65,44 @@ def test_relations_are_those_of_minilm(seed: int, heads: int) -> None:
             total += float((p * (p / q).log()).sum())
     found = relation_loss(ours, theirs, mask, heads)
     assert float(found) == pytest.approx(total / (3 * heads), rel=1e-4, abs=1e-6)
+
+
+def plain_relation_loss(
+    ours: torch.Tensor, theirs: torch.Tensor, mask: torch.Tensor, heads: int
+) -> torch.Tensor:
+    def logs(x: torch.Tensor) -> torch.Tensor:
+        split = x.unflatten(-1, (heads, -1)).transpose(1, 2)
+        scores = split @ split.transpose(2, 3) / math.sqrt(split.shape[-1])
+        return scores.masked_fill(mask[:, None, None] == 0, -1e4).log_softmax(-1)
+
+    p, q = logs(ours), logs(theirs)
+    divergence = (q.exp() * (q - p)).sum(-1) * mask[:, None]
+    return divergence.sum() / (mask.sum() * heads).clamp(min=1)
+
+
+@given(
+    seeds,
+    st.sampled_from([1, 2, 4]),
+    st.lists(st.lists(st.sampled_from([0, 1]), min_size=6, max_size=6), min_size=1, max_size=5),
+    st.sampled_from([1, 100, 2**18]),
+    st.sampled_from([0.3, 1.0, 5.0]),
+)
+def test_relations_have_the_slope_that_autograd_finds(
+    seed: int, heads: int, rows: list[list[int]], scores: int, size: float
+) -> None:
+    """However many rows are done at once, and whatever is padding."""
+    mask = torch.tensor(rows)
+    ours = (randoms(seed, len(rows), 6, 8) * size).double()
+    theirs = (randoms(seed + 1, len(rows), 6, 16) * size).double()
+    found, wanted = ours.clone().requires_grad_(), ours.clone().requires_grad_()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relations, "_SCORES", scores)
+        loss = relation_loss(found, theirs, mask, heads)
+    plain = plain_relation_loss(wanted, theirs, mask, heads)
+    assert float(loss) == pytest.approx(float(plain), rel=1e-4, abs=1e-5)
+    (3 * loss).backward()
+    (3 * plain).backward()
+    torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-4, atol=1e-5)
 
 
 @given(seeds)
