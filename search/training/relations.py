@@ -36,7 +36,7 @@ def relation_loss(
     tokens, width]; each is cut anew into ``heads`` heads, so their widths may differ. Real tokens
     (``mask`` [rows, tokens] is 1) relate to real tokens. Differentiable, once, by ``student``.
     """
-    found: torch.Tensor = _Relations.apply(student, teacher, mask, heads)
+    found: torch.Tensor = _Relations.apply(student, teacher, mask, heads)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -78,7 +78,7 @@ class _Relations(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc,untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return slope.to(gradient.dtype) * gradient, None, None, None

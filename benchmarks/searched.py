@@ -1,0 +1,230 @@
+"""Models that ``canao.optimize`` finds, beside LiteRT running the fine-tuned teacher in f32.
+
+    python benchmarks/searched.py --data DIR [--tasks sst2,mrpc] [--seeds 3] [--latency 3ms]
+    python benchmarks/searched.py --measure [--rounds 15]
+
+DIR holds a directory for each task with train.jsonl.gz and dev.jsonl.gz. For each task there is
+one search, at 128 tokens and seed 0; what it found is then trained anew with every other seed,
+as its finalists were, each beside the teacher of that seed. A finished search or training is a
+line of benchmarks/results/searched.jsonl and is not done again; one that was stopped goes on.
+``--measure`` then has the found bundle and LiteRT take turns in one run, on one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from common.building import build
+from common.contest import Configuration, Entrant, Turns, measure
+from common.machine import load_average, machine_record
+from common.models import fingerprint, samples
+from common.options import add_outputs, one_of
+from common.paths import BENCHMARKS, RESULTS, cache_directory
+from common.protocol import ModelSpec
+from common.results import write_json
+from common.search_report import write_page
+from common.sharing_report import append, read_lines
+from common.stats import ratio_of, significant
+from peer import all_peers
+
+__all__ = ["main"]
+
+TASKS = ("sst2", "mrpc", "stsb")
+SEQ_LEN = 128
+_MODEL = "minilm"
+_TRAINING = BENCHMARKS / "recipes" / "training-half.toml"
+_TIMES = RESULTS / "searched.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what is not done yet, and write the page; 1 where a found model's logits are wrong."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, help="needed to search and train")
+    parser.add_argument("--tasks", type=one_of(TASKS), default=["sst2", "mrpc"])
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser.add_argument("--latency", default="3ms")
+    parser.add_argument("--max-loss", default="1%")
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--measure", action="store_true", help="measure what was found")
+    parser.add_argument("--rounds", type=int, default=Turns.rounds, help="default %(default)s")
+    add_outputs(parser, "searched.jsonl")
+    options = parser.parse_args(arguments)
+    wrong = False
+    if options.measure:
+        times: dict[str, Any] = {"schema": 1, "kind": "searched", **_stamp(), "tasks": []}
+        for line in read_lines(options.json):
+            if line["kind"] == "search" and line["task"] in options.tasks:
+                found = _race(line, options.rounds)
+                wrong = wrong or any(one["status"] != "timed" for one in found["entries"])
+                times["tasks"].append(found)
+        write_json(_TIMES, times)
+    elif options.data is None:
+        parser.error("--data must name the directory of the data sets")
+    else:
+        for task in options.tasks:
+            _search(options, task)
+            for seed in range(1, options.seeds):
+                _train(options, task, seed)
+    if options.docs is not None:
+        write_page(read_lines(options.json), _TIMES, options.docs / "searched.md")
+    return int(wrong)
+
+
+def _line(lines: Path, kind: str, task: str, seed: int) -> dict[str, Any] | None:
+    wanted = {"kind": kind, "task": task, "seed": seed}
+    found = (line for line in read_lines(lines) if wanted.items() <= line.items())
+    return next(found, None)
+
+
+def _search(options: Any, task: str) -> None:
+    """One search; its line holds the result and the call's specification."""
+    import canao  # type: ignore[import-not-found,unused-ignore]
+    from canao.compiler.checkpoint import locate, read_config
+    from canao.search.data import load_split
+    from canao.search.space.space import ArchitectureSpace
+    from canao.search.tasks import task_for
+
+    if _line(options.json, "search", task, 0) is not None:
+        return
+    data = options.data / task
+    kind = task_for(load_split(data, "train"))
+    location, _ = locate(_MODEL)
+    space = ArchitectureSpace.of_teacher(
+        read_config(location, _MODEL), head=kind.head, labels=kind.num_labels or 2
+    )
+    limits = {"latency": options.latency, "max_loss": options.max_loss}
+    began = time.monotonic()
+    result = canao.optimize(
+        _MODEL,
+        data=data,
+        output=_folder(task),
+        space=dataclasses.replace(space, seq_lens=(SEQ_LEN,)),
+        options=_training(0),
+        trials=options.trials,
+        progress=_teller(f"{task}, search"),
+        **limits,
+    )
+    told = result.to_json()
+    for place in ("study",):
+        told[place] = _within_cache(told[place])
+    for name in ("model", "bundle"):
+        told["best"][name] = _within_cache(told["best"][name])
+    told["teacher"]["directory"] = _within_cache(told["teacher"]["directory"])
+    line = {"kind": "search", "task": task, "seed": 0, **limits, **_stamp(), "result": told}
+    append(options.json, {**line, "seconds": round(time.monotonic() - began, 1)})
+
+
+def _train(options: Any, task: str, seed: int) -> None:
+    """What the search found, trained with another seed."""
+    from canao.compiler.checkpoint import locate, read_config
+    from canao.search.compress import compress
+    from canao.search.space.architecture import Architecture
+
+    found = _line(options.json, "search", task, 0)
+    if found is None or _line(options.json, "trained", task, seed) is not None:
+        return
+    architecture = Architecture.from_json(found["result"]["best"]["architecture"])
+    location, _ = locate(_MODEL)
+    result = compress(
+        _MODEL,
+        data=options.data / task,
+        recipe=architecture.recipe(read_config(location, _MODEL)),
+        options=_training(seed).replace(seq_len=SEQ_LEN),
+        output=_folder(task).with_name(f"{task}-{seed}"),
+        progress=_teller(f"{task}, seed {seed}"),
+    )
+    told = result.to_json()
+    for name in ("output", "teacher"):
+        told[name] = _within_cache(told[name])
+    append(
+        options.json,
+        {"kind": "trained", "task": task, "seed": seed, **_stamp(), "result": told},
+    )
+
+
+def _race(line: dict[str, Any], rounds: int) -> dict[str, Any]:
+    """The found bundle and its teacher in LiteRT's f32, in turns on one thread."""
+    peers, versions = all_peers(), dict[str, Any]()
+    result = line["result"]
+    base = cache_directory().parent
+    teacher = _spec(f"{line['task']}-teacher", base / result["teacher"]["directory"])
+    found = _spec(f"{line['task']}-found", base / result["best"]["model"])
+    entrants = []
+    for name, model in (("litert-f32", teacher), ("canao-int8", found)):
+        artifact = (
+            base / result["best"]["bundle"]
+            if model is found
+            else build(peers[name], model, SEQ_LEN, cache_directory(), versions)
+        )
+        configuration = Configuration(model=model, seq_len=SEQ_LEN, threads=1)
+        entrants.append(Entrant(peers[name], artifact, configuration, samples(model, SEQ_LEN)))
+    entries = measure(entrants, Turns(rounds=rounds))
+    ratio = None
+    if all(entry.rounds for entry in entries):
+        value = asdict(ratio_of(entries[0].rounds, entries[1].rounds))
+        ratio = {key: significant(number) for key, number in value.items()}
+    return {
+        "task": line["task"],
+        "versions": versions,
+        "ratio": ratio,
+        "entries": [asdict(entry) for entry in entries],
+    }
+
+
+def _spec(name: str, directory: Path) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        title=name,
+        directory=directory,
+        fingerprint=fingerprint(directory),
+        random_weights=False,
+        head="sequence-classification",
+    )
+
+
+def _training(seed: int) -> Any:
+    from canao.search.training.options import TrainingOptions
+
+    return TrainingOptions.load(_TRAINING).replace(seed=seed)
+
+
+def _folder(task: str) -> Path:
+    return Path(cache_directory() / "searched" / task)
+
+
+def _within_cache(path: str) -> str:
+    return os.path.relpath(path, cache_directory().parent)
+
+
+def _teller(where: str) -> Any:
+    last = 0.0
+
+    def tell(text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last > 20 or "step" not in text:
+            last = time.monotonic()
+            print(f"{where}: {text}", file=sys.stderr, flush=True)
+
+    return tell
+
+
+def _stamp() -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine_record(),
+        "load": load_average(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
