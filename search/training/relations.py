@@ -7,7 +7,8 @@ Written with autograd the scores, [rows, heads, tokens, tokens] in float32, go t
 twenty times, most of a step with long texts. Here some rows at a time are led from X to the
 gradient, so that their scores stay in a core's cache:
 
-    S = X X^T / sqrt(d),  dL/dS = w (softmax(S) - softmax(T)),  dL/dX = (dL/dS + (dL/dS)^T) X / sqrt(d)
+    S = X X^T / sqrt(d),  T = Y Y^T / sqrt(d)
+    dL/dS = w (softmax(S) - softmax(T)),  dL/dX = (dL/dS + (dL/dS)^T) X / sqrt(d)
 """
 
 from __future__ import annotations
