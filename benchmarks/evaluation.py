@@ -4,7 +4,7 @@
         [--precisions f32,int8] [--device local] [--target host] [--threads 1,2] [--rounds 5]
 
 MiniLM-L6 with a head for SST-2, and the half and the quarter of it that ``recipes/`` describes,
-compiled for 32, 64 and 128 tokens; then ``canao.evaluate`` of the first ``--rows`` (1,000)
+compiled for 32, 64 and 128 tokens; then ``evaluate`` of the first ``--rows`` (1,000)
 sentences of DIR/sst2 (train, for dev has fewer), as often as ``--rounds`` says. Heads are drawn,
 not trained: times do not depend on it. Each finished line of benchmarks/results/evaluation.jsonl
 has the seconds of every round and is not measured again, unless ``--again`` asks for it.
@@ -98,11 +98,11 @@ def _bundle(data: Path, model: str, precision: str, target: str) -> Path:
 
 
 def _measure(bundle: Path, data: Path, asked: dict[str, Any], rounds: int) -> dict[str, Any]:
-    import canao
+    from canao.search.evaluation import evaluate
 
     seconds = []
     for _ in range(rounds):
-        found = canao.evaluate(
+        found = evaluate(
             bundle,
             str(data / "sst2"),
             split="train",
