@@ -1,11 +1,13 @@
 """Compressed models beside LiteRT running their teacher: how much faster, at what accuracy.
 
-    python benchmarks/compressed.py [--tasks sst2,mrpc,stsb] [--threads 1] [--rounds 15]
+    python benchmarks/compressed.py [--tasks sst2,mrpc,stsb,qa] [--rounds 15] [--again]
 
 Takes the models that ``benchmarks/compression.py`` trained (of each task the first seed): the
 fine-tuned teacher in LiteRT (f32 and int8) and in canao, and its compressed forms in canao's int8
 and f32. Everyone reads 128 tokens and is held to the PyTorch logits of its own model first; then
-they take turns in one run. Raw samples go to the JSON file, a table to ``docs/benchmarks/``.
+they take turns in one run. Raw samples go to the JSON file, a table to ``docs/benchmarks/``. It
+writes after each task; what the file has of the very same models on this machine is not measured
+again, unless ``--again`` asks for it, and tasks that are not asked for stay as they are.
 """
 
 from __future__ import annotations
@@ -32,7 +34,12 @@ from peer import all_peers
 
 __all__ = ["main"]
 
-TASKS = ("sst2", "mrpc", "stsb")
+TASKS = {
+    "sst2": "sequence-classification",
+    "mrpc": "sequence-classification",
+    "stsb": "sequence-classification",
+    "qa": "question-answering",
+}
 SEQ_LEN = 128
 # Who runs which model. The teacher in LiteRT's f32 is what all are compared with; it is first.
 _RUNS = (
@@ -42,37 +49,68 @@ _RUNS = (
 )
 
 
+_STAMP = ("date", "machine", "load", "versions", "threads")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what there are models for; 1 where a model of canao's gave wrong logits."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tasks", type=one_of(TASKS), default=list(TASKS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=Turns.rounds, help="default %(default)s")
+    parser.add_argument("--again", action="store_true", help="measure also what is there")
     add_outputs(parser, "compressed.json")
     options = parser.parse_args(arguments)
-    results: dict[str, Any] = {
-        "schema": 1,
-        "kind": "compressed",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine_record(),
-        "load": load_average(),
-        "versions": {},
-        "threads": options.threads,
-        "seq_len": SEQ_LEN,
-        "tasks": [],
-    }
+    kept = _kept(options.json)
     for task in options.tasks:
         models = _models(task)
         if "half" not in models:
             print(f"{task}: no model yet; run compression.py first", file=sys.stderr)
             continue
-        found = _measure(task, models, options.threads, options.rounds, results["versions"])
-        results["tasks"].append(found)
-        write_json(options.json, results)
-    if options.docs and results["tasks"]:
-        replace_text(options.docs / "compressed.md", markdown(results))
-    bad = (entry["status"] != "timed" for one in results["tasks"] for entry in one["entries"])
+        facts = {
+            "task": task,
+            "threads": options.threads,
+            "models": {size: model.fingerprint for size, (model, _) in models.items()},
+        }
+        if not options.again and any(_same(one, facts) for one in kept):
+            continue
+        stamp = {
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "machine": machine_record(),
+            "load": load_average(),
+            "versions": {},
+        }
+        found = _measure(task, models, options.threads, options.rounds, stamp["versions"])
+        kept = [one for one in kept if one["task"] != task]
+        kept.append({**facts, **stamp, **found})
+        kept.sort(key=lambda one: list(TASKS).index(one["task"]))
+        write_json(options.json, _results(kept))
+    if options.docs and kept:
+        replace_text(options.docs / "compressed.md", markdown(_results(kept)))
+    bad = (entry["status"] != "timed" for one in kept for entry in one["entries"])
     return int(any(bad))
+
+
+def _results(tasks: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"schema": 2, "kind": "compressed", "seq_len": SEQ_LEN, "tasks": tasks}
+
+
+def _kept(path: Path) -> list[dict[str, Any]]:
+    """The tasks that the file has, each with what was noted when it was measured."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    # In files of the first schema all tasks were of one run, and models were not named.
+    run = {name: found[name] for name in _STAMP if name in found}
+    return [{"models": {}, **run, **one} for one in found["tasks"]]
+
+
+def _same(one: dict[str, Any], facts: dict[str, Any]) -> bool:
+    now = machine_record()
+    machine = all(one["machine"][key] == now[key] for key in ("processor", "features"))
+    timed = all(entry["status"] == "timed" for entry in one["entries"])
+    return machine and timed and all(one[key] == value for key, value in facts.items())
 
 
 def _models(task: str) -> dict[str, tuple[ModelSpec, dict[str, Any]]]:
@@ -97,7 +135,7 @@ def _spec(task: str, size: str, directory: Path) -> ModelSpec:
         directory=directory,
         fingerprint=fingerprint(directory),
         random_weights=False,
-        head="sequence-classification",
+        head=TASKS[task],
     )
 
 
@@ -145,10 +183,11 @@ def markdown(results: dict[str, Any]) -> str:
         "# Compressed models beside LiteRT running their teacher",
         "Made by `python benchmarks/compressed.py` of the models that "
         "`python benchmarks/compression.py` trained (seed 0); every sample is in "
-        f"`benchmarks/results/compressed.json`. {results['threads']} thread(s), "
-        f"{results['seq_len']} tokens, from token ids to logits, everyone in turns in one run. "
+        f"`benchmarks/results/compressed.json`. {results['seq_len']} tokens, from token ids to "
+        "logits, everyone of a task in turns in one run. "
         "*Times faster* is the time of LiteRT in f32 running the fine-tuned teacher over the "
-        "row's, with a 95 % interval. The metric is PyTorch's, on the development split.",
+        "row's, with a 95 % interval. The metric is the f32 model's in PyTorch, on the "
+        "development split, in rows of int8 too.",
     ]
     for one in results["tasks"]:
         rows = [["Model", "GFLOP", one["metric"], "Runs in", "Median, ms", "Times faster"]]
@@ -161,14 +200,18 @@ def markdown(results: dict[str, Any]) -> str:
                 continue
             told = f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
             rows.append([*cells, f"{entry['median_ms']:.3g}", told])
-        parts += [f"## {one['task']}", table(rows, numbers_from=4)]
-    machine = results["machine"]
-    parts.append(
-        f"{results['date']}, {machine['processor']} (family/model/stepping "
-        f"{machine['family_model_stepping']}), {machine['logical_cores']} cores, "
-        f"{machine['system']}; load average {results['load']} at the start."
-    )
+        parts += [f"## {one['task']}", table(rows, numbers_from=4), _stamp(one)]
     return "\n\n".join(parts) + "\n"
+
+
+def _stamp(one: dict[str, Any]) -> str:
+    machine = one["machine"]
+    return (
+        f"{one['date']}, {one['threads']} thread(s) of {machine['processor']} "
+        f"(family/model/stepping {machine['family_model_stepping']}), "
+        f"{machine['logical_cores']} cores, {machine['system']}; load average {one['load']} at "
+        "the start."
+    )
 
 
 if __name__ == "__main__":

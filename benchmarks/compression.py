@@ -1,12 +1,13 @@
 """What compressing MiniLM-L6 costs in accuracy: half and a quarter of its FLOPs, on four tasks.
 
     python benchmarks/compression.py --data DIR [--tasks sst2,mrpc,stsb,qa] [--seeds 3]
-    python benchmarks/compression.py --data DIR --speed
+    python benchmarks/compression.py --data DIR --speed [--threads 2] [--rounds 7] [--again]
 
 DIR holds a directory for each data set (sst2, mrpc, stsb; squad_subset, qamr and tydiqa_goldp_en
 for questions) with train.jsonl.gz and dev.jsonl.gz. Each finished (task, size, seed) is a line of
 benchmarks/results/compression.jsonl and is not done again; one that was stopped goes on at its
-last checkpoint. ``--speed`` measures what bf16 and bucketing save of the time of training.
+last checkpoint. ``--speed`` measures how much faster bf16 autocast trains than f32, and what
+bucketing saves; each finished (task, step) is in benchmarks/results/compression-speed.json.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from common.compression_report import write_page
-from common.compression_speed import measure_speed
+from common.compression_speed import STEPS, Effort, measure_speed
 from common.machine import load_average, machine_record
 from common.options import add_outputs, one_of
 from common.paths import BENCHMARKS, RESULTS, cache_directory
@@ -51,18 +53,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=None, help="of training; all cores if left")
     parser.add_argument("--nice", type=int, default=5, help="added to this process's niceness")
     parser.add_argument("--speed", action="store_true", help="measure training's speed alone")
+    parser.add_argument("--rounds", type=int, default=Effort.rounds, help="of --speed")
+    parser.add_argument("--again", action="store_true", help="measure also what --speed has")
     add_outputs(parser, "compression.jsonl")
     options = parser.parse_args(arguments)
     with contextlib.suppress(OSError):
         os.nice(options.nice)
-    if options.threads:
+    if options.threads and not options.speed:
         import torch
 
         torch.set_num_threads(options.threads)
     speed = RESULTS / "compression-speed.json"
     if options.speed:
-        found = measure_speed({task: _data(options.data, task) for task in options.tasks})
-        write_json(speed, {**_stamp(), "kind": "compression-speed", "rows": found})
+        effort = Effort(threads=options.threads or os.cpu_count() or 1, rounds=options.rounds)
+        _speed(speed, options.data, options.tasks, effort, options.again)
     else:
         for seed in range(options.seeds):  # whole rounds first: all tasks have one before three
             for task in options.tasks:
@@ -72,6 +76,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.docs is not None:
         write_page(_lines(options.json), _read(speed), options.docs / "compression.md")
     return 0
+
+
+def _speed(file: Path, data: Path, tasks: Sequence[str], effort: Effort, again: bool) -> None:
+    """Measure each task and kind of step that the file has not yet of this machine."""
+    kept = [] if again else _measured(file)
+    for task in tasks:
+        for step in STEPS:
+            facts = {"task": task, "step": step, **asdict(effort)}
+            if any(all(row[key] == value for key, value in facts.items()) for row in kept):
+                continue
+            print(f"{task}, {step}", file=sys.stderr, flush=True)
+            row = measure_speed(task, _data(data, task), step, RECIPES, effort)
+            kept = [one for one in kept if (one["task"], one["step"]) != (task, step)]
+            kept.append({"load": load_average(), **row})
+            write_json(file, {**_stamp(), "kind": "compression-speed", "rows": kept})
+
+
+def _measured(file: Path) -> list[dict[str, Any]]:
+    """The rows of the file, if they are of this machine."""
+    found, now = _read(file), machine_record()
+    same = ("processor", "family_model_stepping", "features")
+    if found is None or any(found["machine"][key] != now[key] for key in same):
+        return []
+    rows: list[dict[str, Any]] = found["rows"]
+    return rows
 
 
 def _one(results: Path, data: Path, task: str, size: str, seed: int) -> None:

@@ -119,6 +119,7 @@ def _trained(estimator: Any, architecture: Any, data: Path, training: Any) -> tu
         recipe=recipe,
         options=training.replace(seq_len=architecture.seq_len),
         output=place,
+        dense=False,
         progress=_tell,
     )
     found = evaluate_as_compiled(

@@ -56,16 +56,23 @@ def compress(
         typer.Option("--target", help="Where the report measures: host if left; may repeat."),
     ] = None,
     threads: Annotated[int, typer.Option("--threads", help="CPU threads of measurements.")] = 1,
+    dense: Annotated[
+        bool,
+        typer.Option(
+            "--dense/--no-dense",
+            help="Train a dense model of equal FLOPs beside a block-sparse one.",
+        ),
+    ] = True,
     json: Json = False,
 ) -> None:
     """Prune, sparsify, distil and quantise a model for a task; a second call goes on."""
     from ..search.compress import compress as run
-    from ..search.gain import measure_gains
+    from ..search.compress_inputs import read_recipe
+    from ..search.gain import check_targets, measure_gains
     from ..search.pages import check_report_path
     from ..search.report import write_report
     from ..search.training.options import TrainingOptions
     from ..search.training.workshop import is_first
-    from ..targets import get
 
     options = TrainingOptions() if training is None else TrainingOptions.load(training)
     given = {
@@ -77,12 +84,12 @@ def compress(
         "bf16": bf16,
     }
     options = options.replace(**{key: value for key, value in given.items() if value is not None})
+    targets = target or ["host"]
     if report is not None:
         check_report_path(report)
+        check_targets(targets, read_recipe(recipe), threads)
     elif target:
         raise InputError("--target says where the report measures: name one with --report.")
-    for name in target or ():
-        get(name)
     with console.progress() as tell:
         result = run(
             model,
@@ -94,14 +101,14 @@ def compress(
             dev=dev,
             split=split,
             metric=metric,
-            dense=report is not None,
+            dense=dense,
             progress=tell,
         )
         if not is_first():  # one of several processes that trained together
             return
         gains: tuple[TargetGain, ...] = ()
         if report is not None:
-            gains = measure_gains(result, target or ["host"], threads=threads, progress=tell)
+            gains = measure_gains(result, targets, threads=threads, progress=tell)
             write_report(result, gains, report)
     _tell(result, gains, report, json)
 
@@ -114,7 +121,7 @@ def _tell(
     for warning in report_warnings(result, gains):
         console.warn(warning)
     if json:
-        found: dict[str, Any] = result.to_json()
+        found: dict[str, Any] = {**result.to_json(), "notes": report_notes(result)}
         if report is not None:
             found |= {"report": report, "gains": [gain.to_json() for gain in gains]}
         console.print_json(found)

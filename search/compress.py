@@ -29,11 +29,13 @@ from .compress_inputs import (
     read_tokenizer,
     rehearse,
 )
-from .compress_result import CompressionResult, ModelFacts
+from .compress_result import CompressionResult, Difference, ModelFacts
 from .data import Split
-from .dense import dense_of_equal_flops
+from .dense import dense_of_equal_flops, unequal
 from .evaluation import Evaluation
-from .training.distillation import distil, evaluate_as_compiled
+from .metrics import paired_bootstrap
+from .tasks import Task
+from .training.distillation import FoundStudent, distil, evaluate_as_compiled
 from .training.holdout import hold_out
 from .training.keys import digest_of_model, digest_of_rows, key_of
 from .training.options import TrainingOptions
@@ -56,7 +58,7 @@ def compress(
     dev: str | os.PathLike[str] | None = None,
     split: str = "dev",
     metric: str | None = None,
-    dense: bool = False,
+    dense: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> CompressionResult:
     """Compress ``model`` for the task of ``data`` and write it to the directory ``output``.
@@ -66,7 +68,7 @@ def compress(
     that. ``data`` is as for ``load_split``: its ``train`` split is trained on (a tenth of it only
     chooses checkpoints), its ``split`` is evaluated on, once, at the end; ``dev`` is other data
     for that. ``recipe`` and ``options`` are values or files. ``dense`` trains, beside a
-    block-sparse model, a dense one of about its FLOPs in the same way.
+    block-sparse model, a dense one of about its FLOPs in the same way, which takes as long again.
 
     Raises `InputError` for whatever is wrong with the call, before anything is trained;
     `NumericsError` where the training diverges (its last good checkpoint stays);
@@ -88,28 +90,35 @@ def compress(
     given = TrainingData(
         task=task, tokenizer=read_tokenizer(source), train=tuple(rows), held=tuple(held)
     )
-    rehearse(source, teacher is not None, given, wanted, chosen)
+    rehearse(source, teacher is not None, given, wanted, chosen, dense=dense)
     found = find_teacher(source, given, chosen, progress)
     names = (judged.name, judged.split)
     before = _before(found.directory, given, judged, length, tell)
+    rival = dense and bool(wanted.sparsity)
     student = distil(
-        found.directory, given, judged.rows, wanted, chosen, names=names, progress=progress
+        *(found.directory, given, judged.rows, wanted, chosen),
+        names=names,
+        scored=rival,
+        progress=progress,
     )
     after = ModelFacts.of(student.costs, student.evaluation)
     training: dict[str, Any] = {"teacher": found.training, "student": student.training}
-    beside, beside_at = None, None
-    if dense and wanted.sparsity:
+    beside, beside_at, difference, doubts = None, None, None, _doubts(student.evaluation)
+    if rival:
         equal = dense_of_equal_flops(
             load_model(found.directory).module, wanted, after.flops, length
         )
         other = distil(
-            *(found.directory, given, judged.rows, equal, chosen),
+            *(found.directory, given, judged.rows, equal, _mapped_for(equal, chosen)),
             names=names,
             what="dense student",
+            scored=True,
             progress=progress,
         )
         beside, beside_at = ModelFacts.of(other.costs, other.evaluation), other.directory
         training["dense"] = other.training
+        difference = _difference(task, student, other)
+        doubts = (*doubts, *filter(None, [unequal(beside.flops, after.flops)]))
     if is_first():
         save_compressed(
             load_compressed(student.directory),
@@ -123,6 +132,7 @@ def compress(
         before=before,
         after=after,
         dense=beside,
+        difference=difference,
         output=place,
         teacher=found.directory,
         dense_output=beside_at,
@@ -131,9 +141,27 @@ def compress(
         recipe=wanted.to_json(),
         options=chosen.to_json(),
         training=training,
-        warnings=_warnings(before, after, student.evaluation),
+        warnings=(*doubts, *_no_gain(before, after)),
         seconds=round(time.monotonic() - began, 3),
     )
+
+
+def _mapped_for(recipe: Recipe, options: TrainingOptions) -> TrainingOptions:
+    """A map of layers says nothing of a student that has fewer: it is spread evenly."""
+    layers = len(recipe.layers) if isinstance(recipe.layers, tuple) else recipe.layers
+    if options.layer_map is None or layers in (None, len(options.layer_map)):
+        return options
+    return options.replace(layer_map=None)
+
+
+def _difference(task: Task, ours: FoundStudent, other: FoundStudent) -> Difference | None:
+    """Between the metrics of two students on the same rows."""
+    one, two = ours.scores, other.scores
+    if one is None or two is None or len(one) != len(two):
+        return None
+    low, high = paired_bootstrap(lambda some: task.summarise(some)[task.primary], one, two)
+    value = ours.evaluation.value - other.evaluation.value
+    return Difference(value=value, interval=(low, high))
 
 
 def _before(
@@ -174,13 +202,16 @@ def _kept(file: Path) -> Evaluation | None:
         return None
 
 
-def _warnings(before: ModelFacts, after: ModelFacts, evaluation: Evaluation) -> tuple[str, ...]:
-    found = []
-    if evaluation.truncated:
-        found.append(
-            f"{evaluation.truncated} of the texts evaluated on were longer than "
-            f"{evaluation.seq_len} tokens and cut."
-        )
-    if after.flops >= before.flops and after.bytes >= before.bytes:
-        found.append("The recipe makes the model neither smaller nor cheaper.")
-    return tuple(found)
+def _doubts(evaluation: Evaluation) -> tuple[str, ...]:
+    if not evaluation.truncated:
+        return ()
+    return (
+        f"{evaluation.truncated} of the texts evaluated on were longer than "
+        f"{evaluation.seq_len} tokens and cut.",
+    )
+
+
+def _no_gain(before: ModelFacts, after: ModelFacts) -> tuple[str, ...]:
+    if after.flops < before.flops or after.bytes < before.bytes:
+        return ()
+    return ("The recipe makes the model neither smaller nor cheaper.",)

@@ -9,13 +9,16 @@ from typing import Any
 
 from ..compiler.checkpoint import locate, own_head, read_config
 from ..compiler.compression.block_sparsity import BlockSparsifier
+from ..compiler.compression.costs import model_costs
 from ..compiler.compression.importance import magnitude_importance
 from ..compiler.compression.manifest import MANIFEST
 from ..compiler.compression.recipe import Recipe
 from ..compiler.compression.structure import structure_of
+from ..compiler.compression.validation import check_model
 from ..compiler.models import load_model
 from ..errors import InputError
 from .data import Split, load_split
+from .dense import dense_of_equal_flops
 from .tasks import Task, model_label_names, task_for
 from .training.heads import has_head, with_new_head
 from .training.options import TrainingOptions
@@ -102,7 +105,13 @@ def read_tokenizer(model: str) -> Any:
 
 
 def rehearse(
-    model: str, teacher: bool, data: TrainingData, recipe: Recipe, options: TrainingOptions
+    model: str,
+    teacher: bool,
+    data: TrainingData,
+    recipe: Recipe,
+    options: TrainingOptions,
+    *,
+    dense: bool = False,
 ) -> None:
     """Do to the model at once, by magnitudes, what will be done to the teacher: it would refuse
     now what it would refuse after an hour."""
@@ -123,6 +132,10 @@ def rehearse(
     scores = magnitude_importance(whole)
     smaller, _, _ = shrink(whole, data.tokenizer, recipe, scores, data.train)
     if recipe.sparsity:
-        BlockSparsifier(smaller, recipe)
+        sparsifier = BlockSparsifier(smaller, recipe)
+        if dense:
+            sparsifier.step(1.0)
+            flops = model_costs(smaller, length, recipe).flops
+            check_model(dense_of_equal_flops(whole, recipe, flops, length), whole)
     layers = [len(structure_of(one).layers) for one in (smaller, whole)]
     matched_layers(layers[0], layers[1], options.layer_map)

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import InputError
 from .evaluation_result import Evaluation
 
-__all__ = ["CompressionResult", "ModelFacts"]
+__all__ = ["CompressionResult", "Difference", "ModelFacts"]
 
 _VERSION = 1
 
@@ -63,15 +63,39 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A model's metric less another's on the same rows, with its 95 % interval by resampling
+    them for both alike."""
+
+    value: float
+    interval: tuple[float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"value": self.value, "interval": list(self.interval)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Difference:
+        """The inverse of `to_json`."""
+        try:
+            low, high = value["interval"]
+            return cls(value=value["value"], interval=(low, high))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"This is no difference of two models: {error}.") from error
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompressionResult:
     """``before`` is the teacher, ``after`` the model in ``output``. ``dense``: for a block-sparse
     model, one without blocks of zeros that has about its FLOPs and was trained alike, if it was
-    asked for. ``teacher`` is the teacher's directory; ``training`` tells of both trainings.
+    asked for; ``difference`` is that of ``after`` to it. ``teacher`` is the teacher's directory;
+    ``training`` tells of all trainings.
     """
 
     before: ModelFacts
     after: ModelFacts
     dense: ModelFacts | None = None
+    difference: Difference | None = None
     output: Path
     teacher: Path
     dense_output: Path | None = None
@@ -90,6 +114,7 @@ class CompressionResult:
             "before": self.before.to_json(),
             "after": self.after.to_json(),
             "dense": None if self.dense is None else self.dense.to_json(),
+            "difference": None if self.difference is None else self.difference.to_json(),
             "output": str(self.output),
             "teacher": str(self.teacher),
             "dense_output": None if self.dense_output is None else str(self.dense_output),
@@ -111,6 +136,8 @@ class CompressionResult:
         for name in ("before", "after", "dense"):
             if given[name] is not None:
                 given[name] = ModelFacts.from_json(given[name])
+        if given.get("difference") is not None:
+            given["difference"] = Difference.from_json(given["difference"])
         for name in ("output", "teacher", "dense_output"):
             if given[name] is not None:
                 given[name] = Path(given[name])

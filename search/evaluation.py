@@ -18,6 +18,8 @@ from .evaluation_running import evaluate_with
 from .tasks import Task, model_label_names, task_for
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ..runtime_harness.bundle import Bundle
 
 __all__ = ["Evaluation", "evaluate", "evaluate_model"]
@@ -151,12 +153,14 @@ def evaluate_model(
     split: str = "",
     max_length: int | None = None,
     progress: Callable[[str], None] | None = None,
+    scored: Callable[[NDArray[Any]], object] | None = None,
 ) -> Evaluation:
     """Evaluate a live model of transformers, on the device where its weights are.
 
     It runs in evaluation mode and is left in the mode that it was in. ``tokenizer`` is what
-    `TextEncoder` takes; ``max_length`` is what the model allows where the caller knows it. For
-    the rest see `evaluate`.
+    `TextEncoder` takes; ``max_length`` is what the model allows where the caller knows it.
+    ``scored`` is told what the metrics are made of, float64 [rows, columns]. For the rest see
+    `evaluate`.
     """
     from .evaluation_pytorch import model_runner
 
@@ -175,4 +179,5 @@ def evaluate_model(
             data=data,
             split=split,
             progress=progress,
+            scored=scored,
         )

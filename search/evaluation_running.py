@@ -54,8 +54,12 @@ def evaluate_with(
     data: str,
     split: str,
     progress: Callable[[str], None] | None,
+    scored: Callable[[NDArray[Any]], object] | None = None,
 ) -> Evaluation:
-    """Run ``rows`` through a model and tell how good its predictions are."""
+    """Run ``rows`` through a model and tell how good its predictions are.
+
+    ``scored`` is told what the metrics are made of, float64 [rows, columns].
+    """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InputError(f"A seed is a whole number from 0 on, not {seed!r}.")
     if not rows:
@@ -66,6 +70,8 @@ def evaluate_with(
     outputs = _run(runner, task, features, batch_size, progress or (lambda _: None))
     predictions = task.decode(outputs, features, rows)
     scores = task.scores(predictions, rows)
+    if scored is not None:
+        scored(scores)
     metrics = task.summarise(scores)
     interval = bootstrap(lambda some: task.summarise(some)[task.primary], scores, seed=seed)
     return Evaluation(

@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..compiler.compression.recipe import Recipe
 from .compress_result import CompressionResult, ModelFacts
-from .gain import KEPT, TargetGain
+from .gain import NARROW, TargetGain
+from .gain_reason import KEPT
 from .pages import write_page
+from .training.simulation import precision_told
 
 __all__ = ["comparison", "report_notes", "report_warnings", "write_report"]
 
@@ -89,10 +92,15 @@ def report_notes(result: CompressionResult) -> list[str]:
         f"{sparse.metric_name} {sparse.metric:.2f} at {sparse.flops / 1e9:.3f} GFLOP against "
         f"{dense.metric:.2f} at {dense.flops / 1e9:.3f}"
     )
+    why = "their intervals overlap"
+    if result.difference is not None:
+        low, high = result.difference.interval
+        overlap, why = low <= 0 <= high, "the interval of their difference has 0 in it"
+        figures += f": {result.difference.value:+.2f}, on the same rows {low:.2f} to {high:.2f}"
     if overlap:
         return [
             f"The dense model of equal FLOPs, trained alike, is as good as the block-sparse one: "
-            f"their intervals overlap ({figures})."
+            f"{why} ({figures})."
         ]
     verdict = "better" if difference > 0 else "worse"
     return [
@@ -113,7 +121,8 @@ def write_report(
         facts=[
             f"Costs are of one text of {result.seq_len} tokens: 2 FLOPs a multiply-add, blocks of "
             f"zeros left out; bytes as in a bundle. {result.before.metric_name} is of "
-            f"{result.before.n:,} rows, its interval by resampling them."
+            f"{result.before.n:,} rows, its interval by resampling them.",
+            *_precision_facts(result),
         ],
         warnings=report_warnings(result, gains),
         notes=report_notes(result),
@@ -123,8 +132,9 @@ def write_report(
         seq_len=result.seq_len,
         gains=[_gain_cells(gain) for gain in gains],
         gain_columns=(
-            *("target", "device", "precision", "teacher, ms", "compressed, ms"),
-            *("times faster", "95 % interval", "promised", "kept", "threads"),
+            *("target", "device", "precision", "teacher f32, ms", "teacher alike, ms"),
+            *("compressed, ms", "times faster", "95 % interval", "promised", "kept"),
+            *("than f32", "95 % interval", "MB in bundles", "threads"),
         ),
         training=_training(result),
         training_columns=(
@@ -142,13 +152,28 @@ def _gain_cells(gain: TargetGain) -> tuple[str, ...]:
         gain.device,
         gain.precision,
         f"{gain.ms['teacher']:.3g}",
+        f"{gain.ms.get(NARROW, gain.ms['teacher']):.3g}",
         f"{gain.ms['compressed']:.3g}",
         f"{gain.gain:.2f}",
         f"{gain.interval[0]:.2f} to {gain.interval[1]:.2f}",
         f"{gain.promised:.2f}",
         f"{gain.kept:.0%}",
+        f"{gain.whole:.2f}",
+        f"{gain.whole_interval[0]:.2f} to {gain.whole_interval[1]:.2f}",
+        f"{gain.weights['teacher'] / 1e6:.1f} to {gain.weights['compressed'] / 1e6:.1f}",
         str(gain.threads),
     )
+
+
+def _precision_facts(result: CompressionResult) -> list[str]:
+    """In what precision the metric was found."""
+    recipe = Recipe.from_json(result.recipe)
+    if precision_told(recipe) == "float32":
+        return []
+    return [
+        "The students' metric is of their recipe's precisions, simulated in PyTorch with weights "
+        "rounded to the nearest value; the teacher's is f32's."
+    ]
 
 
 def _training(result: CompressionResult) -> list[tuple[str, ...]]:

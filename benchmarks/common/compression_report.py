@@ -89,7 +89,8 @@ def _mean(values: Sequence[float], *, signed: bool = False) -> str:
 
 
 def _training(lines: Sequence[_Line]) -> str:
-    rows = [["Task", "Size", "Teacher, min", "Student, min", "Steps", "Padding saved", "Load"]]
+    head = ["Task", "Size", "Teacher, min", "Student, min", "Longest, min", "Steps"]
+    rows = [[*head, "Padding saved", "Load"]]
     for (size, task), group in _groups(lines).items():
         students = [line["result"]["training"]["student"] for line in group]
         teachers = [line["result"]["training"]["teacher"] for line in group]
@@ -100,6 +101,7 @@ def _training(lines: Sequence[_Line]) -> str:
                 size,
                 f"{statistics.mean(t['seconds'] for t in teachers) / 60:.1f}",
                 f"{statistics.mean(s['seconds'] for s in students) / 60:.1f}",
+                f"{max(map(_minutes, group)):.1f}",
                 str(students[0]["steps"]),
                 f"{students[0]['padding']['saved']:.0%}",
                 f"{max(loads):.1f}" if loads else "-",
@@ -108,23 +110,41 @@ def _training(lines: Sequence[_Line]) -> str:
     machine = lines[-1]["machine"]
     return (
         "## Training\n\nMinutes on the wall, on "
-        f"{machine['logical_cores']} cores ({machine['processor']}); *load* is how many processes "
+        f"{machine['logical_cores']} cores ({machine['processor']}): means over seeds, and the "
+        "longest that teacher and student of one seed took together. *Load* is how many processes "
         "wanted to run at the end. Padding saved: tokens that length-bucketed batches do without."
         f"\n\n{table(rows, numbers_from=2)}"
     )
 
 
+def _minutes(line: _Line) -> float:
+    """What one task and seed took to train: the teacher, where it had to be, and the student."""
+    found = line["result"]["training"]
+    return sum(found[who]["seconds"] for who in ("teacher", "student") if found[who]) / 60
+
+
 def _speed(speed: _Line) -> str:
-    rows = [["Task", "f32, s", "bf16, s", "Times faster", "Padding saved by bucketing"]]
+    head = ["Task", "Step", "Threads", "f32, s", "bf16, s", "Times faster", "Padding saved"]
+    rows = [head]
     for row in speed["rows"]:
-        cells = (sum(row["f32_s"]), sum(row["bf16_s"]))
-        saved = row["padding"]["saved"]
+        ratio = row["ratio"]
         rows.append(
-            [row["task"], *(f"{c:.2f}" for c in cells), f"{row['ratio']:.2f}", f"{saved:.0%}"]
+            [
+                row["task"],
+                row["step"],
+                str(row["threads"]),
+                *(f"{statistics.median(map(sum, row[one])):.2f}" for one in ("f32_s", "bf16_s")),
+                f"{ratio['value']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})",
+                f"{row['padding']['saved']:.0%}",
+            ]
         )
+    first = speed["rows"][0]
     return (
-        "Made by `python benchmarks/compression.py --data DIR --speed`: the same "
-        f"{len(speed['rows'][0]['f32_s'])} batches of 32 rows in f32 and bf16, in turns; seconds "
-        "of processor time, the least of five rounds. Bucketing is apart from that: it is the "
-        f"share of an epoch's tokens that it saves.\n\n{table(rows, numbers_from=1)}"
+        "Made by `python benchmarks/compression.py --data DIR --speed` (every sample in "
+        f"`benchmarks/results/compression-speed.json`): the same {first['batches']} batches of "
+        f"{first['rows']} rows in f32 and under bf16 autocast, in turns; seconds on the wall, "
+        "the median round; *times faster* with its 95 % interval over rounds. Fine-tuning is of "
+        "MiniLM-L6, distillation of half of it, with the teacher's answers at hand as in "
+        "training. Bucketing is apart from that: the share of an epoch's tokens that it saves.\n\n"
+        f"{table(rows, numbers_from=2)}"
     )

@@ -133,7 +133,8 @@ def _versions() -> list[str]:
 
 def fingerprint(directory: Path) -> str:
     digest = hashlib.sha256()
-    for name in ("config.json", "model.safetensors"):
-        with (directory / name).open("rb") as file:
+    # What canao compressed may have blocks of its weights in further files.
+    for path in (directory / "config.json", *sorted(directory.glob("*.safetensors"))):
+        with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

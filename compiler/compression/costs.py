@@ -17,7 +17,7 @@ from ..quantization.sites import LEAST
 from ..quantization.tables import LEAST_TABLE
 from .blocks import block_count, block_sums
 from .families import DECODERS
-from .matching import matrices, rule_for
+from .matching import matrices, products, rule_for
 from .recipe import Recipe
 from .structure import structure_of
 
@@ -118,13 +118,20 @@ class _Product:
 
 
 def _bytes(model: Any, recipe: Recipe) -> int:
-    products = matrices(model)
-    known = {id(weight) for weight in products.values()}
+    dense = matrices(model)
+    # A layer whose weight is a table of words too is counted as a table.
+    layers = {
+        name: layer
+        for name, layer in products(model).items()
+        if name in dense or isinstance(layer, Conv1D)
+    }
+    known = {id(layer.weight) for layer in layers.values()}
     tables = {id(m.weight): m for m in model.modules() if isinstance(m, nn.Embedding)}
     asked = recipe.embedding is not None and recipe.embedding.int8
     narrow = asked or (recipe.default_precision or "f32").startswith("int")
     total = 0.0
-    for name, weight in products.items():
+    for name, layer in layers.items():
+        weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
         rule = rule_for(recipe.precision, name, model)
         precision = rule.precision if rule else recipe.default_precision or "f32"
         total += _matrix_bytes(model, name, weight, precision, recipe)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-__all__ = ["Kept", "input_axis", "keep", "output_axis", "replace_parameters"]
+__all__ = ["Kept", "input_axis", "keep", "output_axis", "replace_parameters", "without_weights"]
 
 Kept = tuple[nn.Parameter, int, torch.Tensor]
 """A parameter, one of its axes, and the places along it that stay (int64, in their order)."""
@@ -39,6 +41,15 @@ def keep(model: nn.Module, wanted: Iterable[Kept]) -> None:
         return found
 
     replace_parameters(model, cut)
+
+
+def without_weights(model: Any) -> Any:
+    """A copy of ``model`` whose parameters have shapes alone."""
+    memo = {
+        id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad)
+        for p in model.parameters()
+    }
+    return copy.deepcopy(model, memo)
 
 
 def replace_parameters(

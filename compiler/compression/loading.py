@@ -10,13 +10,13 @@ import torch
 
 from ...errors import CanaoError, InputError
 from ..checkpoint import HEADS, own_head, quiet_transformers, read_config
-from .blocks import expanded
+from .blocks import expanded, unpacked
 from .cutting import replace_parameters
 from .low_rank import LowRankEmbedding, word_table
 from .manifest import CompressedManifest, read_manifest
 from .matching import matrices
 from .position_bias import HEADS_BUFFER, pick_biases
-from .saving import MASKS
+from .saving import MASKS, PACKED
 from .structure import structure_of
 
 __all__ = ["build_compressed", "load_compressed", "load_masks"]
@@ -47,6 +47,7 @@ def build_compressed(
 
     try:
         tensors = load_file(directory / "model.safetensors")
+        tensors |= _unpacked(directory, manifest, tensors)
         with quiet_transformers(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = _bare(config, head, tensors)
@@ -80,6 +81,23 @@ def load_masks(directory: str | Path) -> dict[str, torch.Tensor]:
         }
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"The masks of {place} cannot be read: {error}.") from error
+
+
+def _unpacked(
+    directory: Path, manifest: CompressedManifest, tensors: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The matrices with blocks of zeros that are packed alone."""
+    from safetensors.torch import load_file
+
+    wanted = {n: f for n, f in manifest.masks.items() if n not in tensors and f.shape is not None}
+    if not wanted:
+        return {}
+    masks, blocks = load_file(directory / MASKS), load_file(directory / PACKED)
+    return {
+        name: unpacked(blocks[name], masks[name].bool(), facts.block, facts.shape)
+        for name, facts in wanted.items()
+        if facts.shape is not None
+    }
 
 
 def _bare(config: Any, head: str, tensors: dict[str, torch.Tensor]) -> Any:

@@ -59,24 +59,29 @@ class LayerSizes:
 @dataclass(frozen=True, kw_only=True)
 class MaskFacts:
     """A matrix with blocks of zeros: their shape (inputs, outputs), how many there are and how
-    many are kept. Which: ``masks.safetensors``."""
+    many are kept. Which: ``masks.safetensors``. ``shape`` [outputs, inputs] of the matrix is None
+    in directories whose blocks were not packed."""
 
     block: tuple[int, int]
     blocks: int
     kept: int
+    shape: tuple[int, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"block": list(self.block), "blocks": self.blocks, "kept": self.kept}
+        found = {"block": list(self.block), "blocks": self.blocks, "kept": self.kept}
+        return found if self.shape is None else {**found, "shape": list(self.shape)}
 
     @classmethod
     def from_json(cls, value: object, field: str) -> MaskFacts:
         """Read one; raises `InputError`."""
-        found = fields.table(value, field, ("block", "blocks", "kept"))
+        found = fields.table(value, field, ("block", "blocks", "kept", "shape"))
+        shape = found.get("shape")
         return cls(
             block=fields.pair(found.get("block"), f"{field}.block"),
             blocks=fields.integer(found.get("blocks"), f"{field}.blocks"),
             kept=fields.whole(found.get("kept"), f"{field}.kept"),
+            shape=None if shape is None else fields.pair(shape, f"{field}.shape"),
         )
 
 

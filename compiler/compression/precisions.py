@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import InputError, UnsupportedError
-from .matching import matrices, rule_for
+from .matching import products, rule_for, serving
 from .recipe import Recipe
 
 __all__ = [
@@ -67,13 +67,14 @@ def asked_precisions(
                     f"{', '.join(target.precisions)}."
                 )
     default, whole = recipe.default_precision or "f32", bundle_precision(recipe)
-    wider, served = {}, set()
-    for name, weight in matrices(model, tied=True).items():
+    wider = {}
+    layers = products(model)
+    for name, layer in layers.items():
         found = rule_for(recipe.precision, name, model)
-        served.add(id(found))
         precision = found.precision if found is not None else default
         if precision != whole:
-            wider[weight.data_ptr()] = precision
+            wider[layer.weight.data_ptr()] = precision
+    served = {id(rule) for rule in serving(recipe.precision, layers, model)}
     for index, rule in enumerate(recipe.precision):
         if id(rule) not in served:
             raise InputError(

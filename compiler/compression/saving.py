@@ -2,8 +2,12 @@
 
 ``config.json``, ``model.safetensors`` and the tokenizer are as transformers writes them;
 ``canao.json`` holds the recipe and the sizes of each layer, ``masks.safetensors`` which blocks
-of a matrix are kept ([panels of outputs, groups of inputs], bool). transformers reads the
-directory wherever its configuration can say what the model is.
+of a matrix are kept ([panels of outputs, groups of inputs], bool), and ``packed.safetensors``
+those blocks ([kept, outputs of a block, inputs of a block], in the masks' order).
+
+transformers reads the directory wherever its configuration can say what the model is; for its
+sake ``model.safetensors`` has such matrices whole then, zeros included, and is what counts. Where
+only canao reads it, they are in the packed file alone.
 """
 
 from __future__ import annotations
@@ -18,16 +22,17 @@ import torch
 
 from ...errors import InputError
 from ...runtime_harness.bundle.atomic import os_errors, staged, swap_in, sync_directory
-from .blocks import block_sums
+from .blocks import block_sums, packed
 from .low_rank import LowRankEmbedding, word_table
 from .manifest import MANIFEST, CompressedManifest, LayerSizes, MaskFacts
 from .matching import matrices, rule_for
 from .recipe import Recipe
 from .structure import structure_of
 
-__all__ = ["MASKS", "save_compressed"]
+__all__ = ["MASKS", "PACKED", "save_compressed"]
 
 MASKS = "masks.safetensors"
+PACKED = "packed.safetensors"
 
 
 def save_compressed(
@@ -51,13 +56,19 @@ def save_compressed(
     if place.exists() and not (place / MANIFEST).is_file() and _occupied(place):
         raise InputError(f"{place} is there and is no compressed model: name another directory.")
     blocks = _block_masks(model, recipe, masks)
+    plain, weights = _is_plain(model), matrices(model)
     manifest = CompressedManifest(
         recipe=recipe,
-        plain=_is_plain(model),
+        plain=plain,
         layers=_layer_sizes(model),
         rank=_rank(model),
         masks={
-            name: MaskFacts(block=block, blocks=alive.numel(), kept=int(alive.sum()))
+            name: MaskFacts(
+                block=block,
+                blocks=alive.numel(),
+                kept=int(alive.sum()),
+                shape=(weights[name].shape[0], weights[name].shape[1]),
+            )
             for name, (alive, block) in blocks.items()
         },
     )
@@ -66,10 +77,18 @@ def save_compressed(
         with staged(place) as temporary:
             temporary.mkdir()
             _write_config(model, temporary)
-            save_file(_tensors(model), temporary / "model.safetensors", {"format": "pt"})
+            whole = _tensors(model)
+            if not plain:
+                whole = {name: tensor for name, tensor in whole.items() if name not in blocks}
+            save_file(whole, temporary / "model.safetensors", {"format": "pt"})
             if blocks:
-                tensors = {name: alive.contiguous().cpu() for name, (alive, _) in blocks.items()}
-                save_file(tensors, temporary / MASKS)
+                masks_ = {name: alive.contiguous().cpu() for name, (alive, _) in blocks.items()}
+                save_file(masks_, temporary / MASKS)
+                kept = {
+                    name: packed(weights[name].detach(), alive, block).cpu()
+                    for name, (alive, block) in blocks.items()
+                }
+                save_file(kept, temporary / PACKED)
             if tokenizer is not None:
                 tokenizer.save_pretrained(temporary)
             text = json.dumps(manifest.to_json(), indent=1) + "\n"

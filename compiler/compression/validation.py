@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,11 +11,12 @@ import torch
 from ...errors import InputError, UnsupportedError
 from ..kernels.sparse_choice import cuts
 from .blocks import block_count, block_sums
+from .cutting import without_weights
 from .families import family_of
 from .low_rank import LowRankEmbedding, check_rank, word_table
-from .matching import matrices, rule_for
+from .matching import matrices, products, rule_for, serving
 from .recipe import PrecisionRule, Recipe, SparsityRule
-from .structure import Structure, structure_of
+from .structure import Layer, Structure, structure_of
 
 __all__ = [
     "check_blocks",
@@ -24,6 +24,7 @@ __all__ = [
     "check_made",
     "check_model",
     "check_rules",
+    "head_counts",
     "kept_blocks",
 ]
 
@@ -57,18 +58,17 @@ def check_rules(recipe: Recipe, model: Any) -> None:
     """Raise `InputError` where a rule of sparsity or precision fits nothing in ``model``, or
     leaves a matrix without a block."""
     names = matrices(model)
-    every: dict[str, Sequence[SparsityRule | PrecisionRule]] = {
-        "sparsity": recipe.sparsity,
-        "precision": recipe.precision,
-    }
-    for field, rules in every.items():
-        fitting = matrices(model, tied=True) if field == "precision" else names
-        found = {id(rule_for(rules, name, model)) for name in fitting}
+    every: tuple[tuple[str, Sequence[SparsityRule | PrecisionRule], Sequence[str]], ...] = (
+        ("sparsity", recipe.sparsity, list(names)),
+        ("precision", recipe.precision, list(products(model))),
+    )
+    for field, rules, fitting in every:
+        served = [id(rule) for rule in serving(rules, fitting, model)]
         for index, rule in enumerate(rules):
-            if id(rule) not in found:
+            if id(rule) not in served:
                 raise InputError(
                     f"{field}[{index}].match {rule.match!r} is the first to fit no matrix of "
-                    f"{type(model).__name__}: one is called {next(iter(names), 'nothing')!r}."
+                    f"{type(model).__name__}: one is called {next(iter(fitting), 'nothing')!r}."
                 )
     for name, weight in names.items():
         sparse = rule_for(recipe.sparsity, name, model)
@@ -91,11 +91,7 @@ def _outline(recipe: Recipe, model: Any) -> Any:
     """``model`` without weights, its structure pruned: the names and shapes that rules fit."""
     from .structured import prune_in_place, uniform
 
-    memo = {
-        id(p): torch.nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad)
-        for p in model.parameters()
-    }
-    outline = copy.deepcopy(model, memo)
+    outline = without_weights(model)
     prune_in_place(outline, recipe, uniform(structure_of(model)))
     return outline
 
@@ -134,6 +130,14 @@ def _check_each(
         where = f"{field}[{place}]" if isinstance(asked, tuple) else field
         if wanted > count:
             raise InputError(f"{where} is {wanted}, but the layer has {count} {what}.")
+
+
+def head_counts(recipe: Recipe, structure: Structure, layer: Layer) -> list[int]:
+    """How many heads ``layer`` may keep where ``recipe`` says its width, ascending."""
+    hidden = structure.hidden if recipe.hidden is None else recipe.hidden
+    divided = recipe.hidden is not None or structure.family.rotates
+    counts = range(layer.group, layer.heads + 1, layer.group)
+    return [count for count in counts if not (divided and hidden % count)]
 
 
 def _check_hidden(recipe: Recipe, structure: Structure, layers: list[int]) -> None:

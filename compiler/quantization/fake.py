@@ -61,9 +61,11 @@ class FakeLinear:
 def replaced(
     linears: Mapping[Linear, FakeLinear],
     tables: Mapping[torch.nn.Embedding, torch.Tensor],
+    *,
+    read: Rows | None = bf16_rows,
 ) -> Iterator[None]:
-    """Inside the block these layers compute so; their weights stay as they are. Attention reads
-    bf16 meanwhile."""
+    """Inside the block these layers compute so; their weights stay as they are. Of queries, keys
+    and values attention knows what ``read`` leaves meanwhile; None: all."""
     functional = torch.nn.functional
     attention = functional.scaled_dot_product_attention
     changed: dict[torch.nn.Module, Callable[..., torch.Tensor]] = {}
@@ -77,7 +79,10 @@ def replaced(
     try:
         for module, forward in changed.items():
             vars(module)["forward"] = forward
-        functional.scaled_dot_product_attention = functools.partial(_attention, attention)
+        if read is not None:
+            functional.scaled_dot_product_attention = functools.partial(
+                _attention, attention, read
+            )
         yield
     finally:
         functional.scaled_dot_product_attention = attention
@@ -90,13 +95,14 @@ def replaced(
 
 def _attention(
     exact: Callable[..., torch.Tensor],
+    known: Rows,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     *others: Any,
     **options: Any,
 ) -> torch.Tensor:
-    read = (bf16_rows(one) for one in (query, key, value))
+    read = (known(one) for one in (query, key, value))
     return exact(*read, *others, **options)
 
 

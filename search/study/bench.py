@@ -85,6 +85,7 @@ class Bench:
             output=folder / "model",
             teacher=self._teacher,
             options=self._options.replace(seq_len=architecture.seq_len),
+            dense=False,
             progress=self._tell,
             **self._judged,
         )

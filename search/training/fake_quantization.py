@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
-from ...compiler.compression.matching import rule_for
+from ...compiler.compression.matching import products
 from ...compiler.compression.recipe import Recipe
 from ...compiler.quantization.fake import fake_rows, fake_weight
 from ...compiler.quantization.sites import LEAST
+from .simulation import precision_in
 
 __all__ = ["FakeQuantized", "quantized_linears"]
 
@@ -49,7 +51,7 @@ class FakeQuantized:
     """Linear layers of a model that can be switched to 8 bits and back; weights stay where they
     are, so checkpoints and optimisers see no difference."""
 
-    def __init__(self, linears: Collection[nn.Linear]) -> None:
+    def __init__(self, linears: Collection[nn.Module]) -> None:
         self._linears = list(linears)
         self.active = False
 
@@ -82,23 +84,21 @@ class FakeQuantized:
                 self.deactivate()
 
 
-def quantized_linears(model: Any, recipe: Recipe) -> dict[str, nn.Linear]:
-    """The layers that ``recipe`` makes int8, by the names of their weights.
+def quantized_linears(model: Any, recipe: Recipe) -> dict[str, Any]:
+    """The layers, linear ones and Conv1D, that ``recipe`` makes int8, by the names of their
+    weights.
 
     Layers with fewer than 16 inputs or outputs stay wide, as the compiler leaves them.
     """
-    found = {}
-    for path, module in model.named_modules():
-        name = f"{path}.weight"
-        if not isinstance(module, nn.Linear) or min(module.weight.shape) < LEAST:
-            continue
-        rule = rule_for(recipe.precision, name, model)
-        if (rule.precision if rule is not None else recipe.default_precision) == "int8":
-            found[name] = module
-    return found
+    return {
+        name: layer
+        for name, layer in products(model, shared=True).items()
+        if min(layer.weight.shape) >= LEAST and precision_in(recipe, name, model) == "int8"
+    }
 
 
-def _forward(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+def _forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
     product: Callable[..., torch.Tensor] = _Product.apply
-    result = product(x, linear.weight)
-    return result if linear.bias is None else result + linear.bias
+    weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
+    result = product(x, weight)
+    return result if layer.bias is None else result + layer.bias

@@ -43,7 +43,8 @@ class TrainingOptions:
     leaves the tables of embeddings as they are. ``quantization_aware`` simulates int8 in training
     where the recipe says int8; None does so if it does, from ``quantize_from`` of the steps on.
     Sparsity grows until ``sparse_at`` of the steps, its blocks chosen by ``sparsity_method`` every
-    ``sparsity_every`` steps. ``importance_rows`` is how many training rows pruning looks at.
+    ``sparsity_every`` steps. ``importance_rows`` is how many training rows pruning looks at
+    (0: none, but at the squares of the weights).
     ``teacher_*`` are for fine-tuning the teacher, where there is none.
     """
 
@@ -194,7 +195,8 @@ _LIMITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         ("batch_size", "teacher_batch_size", "evaluations_per_epoch", "relation_layers"),
         ("at least 1", _natural),
     ),
-    **dict.fromkeys(("sparsity_every", "importance_rows"), ("at least 1", _natural)),
+    "sparsity_every": ("at least 1", _natural),
+    "importance_rows": ("at least 0", _not_negative),
     "seq_len": ("at least 8", lambda value: value is None or value >= 8),
     "seed": ("from 0 to 2^32 - 1", lambda value: 0 <= value < 2**32),
     "relation_heads": ("at least 1", lambda value: value is None or value >= 1),

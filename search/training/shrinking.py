@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,11 +19,19 @@ __all__ = ["former_ids", "shrink", "texts_of"]
 
 
 def shrink(
-    model: Any, tokenizer: Any, recipe: Recipe, importance: Importance, rows: Sequence[Row]
+    model: Any,
+    tokenizer: Any,
+    recipe: Recipe,
+    importance: Importance,
+    rows: Sequence[Row],
+    *,
+    weigh: Callable[[Any, Any], Importance] | None = None,
 ) -> tuple[Any, Any, torch.Tensor | None]:
     """(the smaller model, its tokenizer, the larger model's ids of its tokens or None).
 
     ``rows`` are the corpus by which tokens are chosen. Ids are None where the vocabulary stays.
+    ``weigh(smaller model, its tokenizer)`` scores the weights by which units are reordered for
+    blocks; None takes their squares, by which blocks are chosen too, unless by movement.
     """
     smaller = prune_structured(model, tokenizer, recipe, importance)
     own, ids = tokenizer, None
@@ -34,7 +42,7 @@ def shrink(
     if embedding is not None and embedding.rank is not None:
         factorise_embedding(smaller, embedding.rank)
     if recipe.sparsity:
-        reorder_units(smaller, recipe)
+        reorder_units(smaller, recipe, None if weigh is None else weigh(smaller, own))
     return smaller, own, ids
 
 

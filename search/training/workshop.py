@@ -57,6 +57,12 @@ class Workshop:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
         together()
 
+    def amend(self, result: dict[str, Any]) -> None:
+        """Keep another result of the finished model."""
+        if is_first():
+            replace_file(self.folder / _RESULT, json.dumps(result, indent=1).encode())
+        together()
+
 
 @contextlib.contextmanager
 def workshop(key: str) -> Iterator[Workshop]:

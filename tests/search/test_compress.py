@@ -17,12 +17,10 @@ from typer.testing import CliRunner
 import canao
 from canao.cli import app
 from canao.compiler.compression.costs import model_costs
-from canao.compiler.compression.recipe import Recipe
 from canao.compiler.models import load_model
 from canao.errors import InputError, NumericsError
 from canao.search.compress_result import CompressionResult
-from canao.search.dense import dense_of_equal_flops
-from tests.search.support import save_model, sentences, tiny_model, write_rows
+from tests.search.support import save_model, sentences, write_rows
 
 STRUCTURE = {"version": 1, "layers": 1, "heads": 1, "ffn": 32}
 NO_SUCH = {"match": "*.no_such.weight", "block": [4, 16], "density": 0.5}
@@ -184,6 +182,40 @@ def test_sparse_weights_stay_zero_and_a_dense_model_stands_beside(place: Path) -
     assert found.dense is not None
     assert 0.85 * found.after.flops < found.dense.flops <= found.after.flops
     assert found.dense_output is not None
+    assert found.difference is not None
+    low, high = found.difference.interval
+    assert low <= found.difference.value <= high
+    assert found.difference.value == found.after.metric - found.dense.metric
+    assert CompressionResult.from_json(json.loads(json.dumps(found.to_json()))) == found
+    # Without it, the same student is found again.
+    alone = run(place, "alone", recipe, model="trained", dense=False, sparsity_every=2)
+    assert (alone.dense, alone.difference) == (None, None)
+    assert alone.after == found.after
+
+
+def test_what_was_evaluated_in_another_precision_is_evaluated_again(place: Path) -> None:
+    """Of a kept student, when the evaluation learnt to simulate its precision."""
+    recipe = {**STRUCTURE, "default_precision": "int4-weights"}
+    seen: list[str] = []
+    first = run(place, "narrow", recipe)
+    (kept,) = (
+        path
+        for path in Path(os.environ["CANAO_CACHE_DIR"]).glob("training/*/result.json")
+        if '"int4-weights, simulated"' in path.read_text()
+    )
+    old = json.loads(kept.read_text())
+    old["evaluation"] |= {"precision": "float32", "value": -1.0}
+    kept.write_text(json.dumps(old))
+    again = run(place, "narrow-again", recipe, progress=seen.append)
+    assert not any("step" in text for text in seen)
+    assert again.after == first.after
+    assert json.loads(kept.read_text())["evaluation"]["value"] == first.after.metric
+
+
+def test_importance_may_be_of_magnitudes_alone(place: Path) -> None:
+    run(place, "taylor", STRUCTURE)
+    run(place, "magnitude", STRUCTURE, importance_rows=0)
+    assert weights(place / "taylor") != weights(place / "magnitude")
 
 
 def test_a_cut_vocabulary_is_taught_by_the_full_one(place: Path) -> None:
@@ -248,16 +280,22 @@ def test_the_command_answers_in_json(place: Path, tmp_path: Path) -> None:
     for side in ("before", "after"):
         assert {"params", "flops", "bytes", "metric"} <= set(answer[side])
     assert 0 <= answer["after"]["metric"] <= 100
+    assert answer["notes"] == []
     assert (tmp_path / "out" / "canao.json").is_file()
 
 
-def test_a_dense_recipe_has_the_flops_that_were_asked_for() -> None:
-    model = tiny_model("sequence-classification")
-    whole = model_costs(model, 32).flops
-    for share in (0.9, 0.7, 0.55):
-        recipe = dense_of_equal_flops(model, Recipe(), int(share * whole), 32)
-        from canao.compiler.compression.structured import prune_structured
-
-        flops = model_costs(prune_structured(model, None, recipe), 32).flops
-        assert flops <= share * whole
-        assert not recipe.sparsity
+def test_a_target_that_cannot_be_measured_is_said_first(place: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({**STRUCTURE, "default_precision": "int8"}))
+    for target, part in (("vulkan-mali", "vulkan-mali"), ("nowhere", "nowhere")):
+        found = CliRunner().invoke(
+            app,
+            [
+                *("compress", str(place / "base"), "--data", str(place / "data")),
+                *("--recipe", str(recipe), "-o", str(tmp_path / "out")),
+                *("--report", str(tmp_path / "page.html"), "--target", target),
+            ],
+        )
+        assert found.exit_code != 0
+        assert part in str(found.exception)
+    assert not (tmp_path / "out").exists()

@@ -134,3 +134,16 @@ def test_matthews_of_a_perfect_and_of_an_opposite_model() -> None:
     assert metrics.matthews(label, label) == pytest.approx(100)
     assert metrics.matthews(1 - label, label) == pytest.approx(-100)
     assert math.isclose(metrics.matthews(np.zeros(5), label), 0)
+
+
+def test_the_same_rows_tell_finer_differences() -> None:
+    """Two models that err on nearly the same rows: alone their intervals overlap by far."""
+    draw = np.random.default_rng(0)
+    one = (draw.random((400, 1)) < 0.7).astype(np.float64)
+    other = one.copy()
+    other[np.flatnonzero(one)[:12]] = 0
+    alone = [metrics.bootstrap(lambda some: 100 * some.mean(), scores) for scores in (one, other)]
+    assert alone[1][1] > alone[0][0]
+    low, high = metrics.paired_bootstrap(lambda some: 100 * some.mean(), one, other)
+    assert 0 < low < 3 < high < 6
+    assert metrics.paired_bootstrap(lambda some: 100 * some.mean(), one, one) == (0, 0)

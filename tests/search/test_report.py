@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
-from canao.errors import InputError
+from canao.compiler.compression.recipe import PrecisionRule, Recipe
+from canao.compiler.compression.saving import save_compressed
+from canao.compiler.models import load_model
+from canao.errors import InputError, MissingDeviceError
 from canao.runtime_harness.profile import ProfileRow
-from canao.search.compress_result import CompressionResult, ModelFacts
-from canao.search.gain import TargetGain, explain, measure_gains
+from canao.search.compress_result import CompressionResult, Difference, ModelFacts
+from canao.search.gain import NARROW, TargetGain, check_targets, measure_gains
+from canao.search.gain_reason import explain
 from canao.search.report import (
     comparison,
     report_notes,
@@ -18,6 +22,8 @@ from canao.search.report import (
     write_report,
 )
 from canao.search.training import TrainingOptions
+from canao.search.training.teacher import load_tokenizer
+from tests.search.support import save_model
 
 
 def facts(flops: int, metric: float, spread: float = 1.0) -> ModelFacts:
@@ -64,6 +70,9 @@ def gain(times: float, reason: str = "", **changes: Any) -> TargetGain:
         ms={"teacher": times, "compressed": 1.0},
         gain=times,
         interval=(times - 0.1, times + 0.1),
+        whole=times,
+        whole_interval=(times - 0.1, times + 0.1),
+        weights={"teacher": 4_000_000, "compressed": 1_000_000},
         stable=True,
         promised=4.0,
         reason=reason,
@@ -128,6 +137,38 @@ def test_a_sparse_model_is_judged_by_the_dense_one(metric: float, said: str) -> 
     assert "No dense model" in without
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(-0.5, 2.0, "is as good"), (0.5, 1.5, "is better"), (-1.5, -0.5, "is worse")],
+)
+def test_by_the_same_rows_where_both_have_their_scores(low: float, high: float, said: str) -> None:
+    """However wide the interval of each alone is."""
+    middle = (low + high) / 2
+    dense = facts(1_000_000, 88.0 - middle, spread=5.0)
+    difference = Difference(value=middle, interval=(low, high))
+    found = result(recipe={"version": 1, "sparsity": [{}]}, dense=dense, difference=difference)
+    (note,) = report_notes(found)
+    assert said in note
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "error", "part"),
+    [
+        ("vulkan-mali", "f32", MissingDeviceError, "No device here runs vulkan-mali"),
+        ("arm64", "bf16", InputError, "cannot do bf16"),
+        ("nowhere", "f32", InputError, "nowhere"),
+    ],
+)
+def test_targets_are_checked_before_anything_is_measured(
+    target: str, precision: str, error: type[Exception], part: str
+) -> None:
+    with pytest.raises(error, match=part):
+        check_targets([target], Recipe(default_precision=precision))
+    check_targets(["host"], Recipe())
+    with pytest.raises(InputError, match="threads"):
+        check_targets(["host"], Recipe(), threads=0)
+
+
 @pytest.mark.parametrize("name", ["page.pdf", "nowhere/page.html"])
 def test_a_bad_path_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError):
@@ -136,11 +177,32 @@ def test_a_bad_path_is_refused(name: str, tmp_path: Path) -> None:
 
 def test_models_are_measured_beside_each_other(tmp_path: Path) -> None:
     """The same model as teacher and student gains nothing where much was promised."""
-    from tests.search.support import save_model
-
     made = save_model(tmp_path / "model", "sequence-classification")
     (found,) = measure_gains(result(output=made, teacher=made), ["host"], seq_len=16, rounds=2)
     assert set(found.ms) == {"teacher", "compressed"}
     assert found.promised == 4.0
     assert found.kept < 0.8
     assert "rate" in found.reason or "outside" in found.reason
+    assert found.whole == found.gain
+    assert found.weights["teacher"] == found.weights["compressed"] > 0
+
+
+def test_the_compressed_model_is_measured_as_its_recipe_says(tmp_path: Path) -> None:
+    """Matrix by matrix, the teacher beside it in f32 and in the same precisions."""
+    recipe = Recipe(
+        default_precision="int8",
+        precision=(PrecisionRule(match="*intermediate*", precision="f32"),),
+    )
+    made = save_model(tmp_path / "model", "sequence-classification")
+    own, tokenizer = load_model(made).module, load_tokenizer(made)
+    narrow = save_compressed(own, tokenizer, tmp_path / "narrow", recipe)
+    asked = result(output=narrow, teacher=made, recipe=recipe.to_json())
+    (found,) = measure_gains(asked, ["host"], seq_len=16, rounds=2)
+    assert set(found.ms) == {"teacher", NARROW, "compressed"}
+    assert found.precision == "int8"
+    # What the rule keeps wide is as large as it was, and no more than that.
+    wide = 4 * 2 * 32 * 48
+    assert wide < found.weights[NARROW] < found.weights["teacher"]
+    assert found.weights[NARROW] == found.weights["compressed"]
+    page = write_report(asked, [found], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "simulated in PyTorch" in page

@@ -12,13 +12,16 @@ import torch
 import transformers as tf
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from canao.compiler.api import compile_model
 from canao.compiler.checkpoint import packaged_minilm
 from canao.compiler.compression.block_sparsity import BlockSparsifier
+from canao.compiler.compression.blocks import block_count, expanded, packed, unpacked
 from canao.compiler.compression.loading import load_compressed, load_masks
 from canao.compiler.compression.low_rank import factorise_embedding
 from canao.compiler.compression.manifest import read_manifest
+from canao.compiler.compression.matching import matrices
 from canao.compiler.compression.recipe import EmbeddingRecipe, Recipe, SparsityRule
 from canao.compiler.compression.saving import save_compressed
 from canao.compiler.compression.structured import prune_structured
@@ -77,8 +80,61 @@ def test_differing_models_are_read_by_canao(
     assert found.recipe == recipe
     for name, mask in load_masks(place).items():
         assert torch.equal(mask, (masks or {})[name])
+    # What canao alone reads has its blocks packed, and nowhere else.
+    assert not set(masks or ()) & set(load_file(place / "model.safetensors"))
+    assert (place / "packed.safetensors").is_file() == bool(masks)
     with pytest.raises(RuntimeError):
         reload(family, place)
+
+
+def test_blocks_are_packed_beside_what_transformers_reads(tmp_path: Path) -> None:
+    recipe = Recipe(layers=1, sparsity=(SparsityRule(match="*", block=(4, 16), density=0.25),))
+    model = prune_structured(lively("BERT", "sequence-classification"), None, recipe)
+    sparsifier = BlockSparsifier(model, recipe)
+    sparsifier.step(1.0)
+    place = save_compressed(model, None, tmp_path / "model", recipe, sparsifier.masks())
+    assert torch.equal(outputs(reload("BERT", place)), outputs(model))
+    blocks, masks = load_file(place / "packed.safetensors"), load_file(place / "masks.safetensors")
+    assert set(blocks) == set(masks)
+    manifest = read_manifest(place)
+    assert manifest is not None
+    for name, weight in matrices(model).items():
+        facts = manifest.masks[name]
+        assert blocks[name].shape == (facts.kept, 16, 4)
+        assert facts.shape == tuple(weight.shape)
+        assert torch.equal(unpacked(blocks[name], masks[name], (4, 16), facts.shape), weight)
+    # The whole matrices count, where transformers may have trained them on.
+    (place / "packed.safetensors").unlink()
+    assert torch.equal(outputs(load_compressed(place)), outputs(model))
+
+
+@given(st.integers(1, 40), st.integers(1, 20), st.integers(0, 2**16))
+def test_what_is_packed_comes_out_again(outputs: int, inputs: int, seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    alive = torch.rand(block_count((outputs, inputs), (4, 16)), generator=draw) < 0.5
+    mask = expanded(alive, (4, 16), (outputs, inputs))
+    values = torch.randn(outputs, inputs, generator=draw) * mask
+    kept = packed(values, alive, (4, 16))
+    assert kept.shape == (int(alive.sum()), 16, 4)
+    assert torch.equal(unpacked(kept, alive, (4, 16), (outputs, inputs)), values)
+
+
+@pytest.mark.parametrize("damage", ["gone", "fewer", "broken"])
+def test_damaged_blocks_are_input_errors(damage: str, tmp_path: Path) -> None:
+    recipe = Recipe(heads=(1, 2), sparsity=SPARSE)
+    model = prune_structured(lively("BERT"), None, recipe)
+    BlockSparsifier(model, recipe).step(1.0)
+    place = save_compressed(model, None, tmp_path / "model", recipe)
+    file = place / "packed.safetensors"
+    blocks = load_file(file)
+    if damage == "gone":
+        file.unlink()
+    elif damage == "fewer":
+        save_file({name: tensor[1:].contiguous() for name, tensor in blocks.items()}, file)
+    else:
+        file.write_bytes(b"x")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_compressed(place)
 
 
 @pytest.mark.parametrize("family", ENCODERS)
