@@ -28,7 +28,7 @@ from canao.search.study.running import run_trials
 from canao.search.study.specification import Specification
 from canao.search.study.trial import Trial
 from tests.search.controllers.synthetic import accuracy_of, latency_of
-from tests.search.study.problems import judge, plan, study
+from tests.search.study.problems import ASKED, judge, plan, study
 
 TEACHER = 75.0
 
@@ -198,7 +198,17 @@ def test_wrong_numbers_are_refused_and_the_next_is_trained(tmp_path: Path) -> No
         (Specification(latency_ms=0.8, max_loss=0.1), Bench(), r"--max-loss [\d.]+% would take"),
         (Specification(latency_ms=0.5), Bench(slower=9), r"--latency [\d.]+ms would take trial"),
         (Specification(memory_bytes=5_000_000), Bench(), r"--memory 6\.03MB would take trial"),
-        (Specification(latency_ms=0.001), Bench(), "the fastest is predicted at"),
+        (
+            Specification(latency_ms=0.001),
+            Bench(),
+            r"the fastest is predicted at .*allow --latency",
+        ),
+        (
+            Specification(latency_ms=0.5, memory_bytes=5_000_000),
+            Bench(slower=9),
+            r"--latency [\d.]+ms with --memory 6\.03MB would take trial \d+, not trained yet",
+        ),
+        (Specification(latency_ms=9.0), Bench(broken=(1, 2, 3)), r"because: The outputs differ;"),
     ],
 )
 def test_none_fits(tmp_path: Path, given: Specification, bench: Bench, message: str) -> None:
@@ -216,6 +226,37 @@ def test_what_would_have_to_give_is_enough(tmp_path: Path) -> None:
     offered = told(trials, finals, given).message.split("--latency ")[1].split("ms")[0]
     loose = begun(tmp_path / "t", Specification(latency_ms=float(offered)), trials=12)
     assert found(loose, Bench(slower=9))[1].passed
+
+
+def test_all_that_would_have_to_give_is_enough(tmp_path: Path) -> None:
+    """Of the model that misses several limits by the least."""
+    given = Specification(latency_ms=0.5, memory_bytes=5_000_000, max_loss=20.0)
+    trials, finals = found(begun(tmp_path / "s", given, trials=12), Bench(slower=9))
+    message = told(trials, finals, given).message
+    options = re.search(r"--latency (\S+) with --memory (\S+) would", message)
+    assert options is not None
+    loose = Specification.parse(latency=options[1], memory=options[2], max_loss="20%")
+    assert found(begun(tmp_path / "t", loose, trials=12), Bench(slower=9))[1].passed
+
+
+def test_the_front_is_of_what_was_measured(tmp_path: Path) -> None:
+    given = Specification(latency_ms=0.8, max_loss=20.0)
+    trials, finals = found(begun(tmp_path / "s", given), Bench(slower=1.2))
+    result = told(trials, finals, given)
+    measured = {row["trial"]: row for row in result.measured}
+    assert result.pareto
+    assert all(measured[row["trial"]] == row for row in result.pareto)
+    for trained, height in ((True, "accuracy"), (False, "estimate")):
+        front = [row for row in result.pareto if row["trained"] is trained]
+        for row in (row for row in result.measured if row["trained"] is trained):
+            assert any(
+                one["latency_ms"] <= row["latency_ms"] and one[height] >= row[height]
+                for one in front
+            )
+    for row in result.measured:
+        low, high = row["estimate_interval"]
+        assert low < row["estimate"] < high
+    assert {row["trial"] for row in result.estimated} <= set(trials)
 
 
 @pytest.mark.parametrize(
@@ -381,14 +422,3 @@ def test_the_page_tells_everything_and_needs_no_network(tmp_path: Path) -> None:
     assert "<script src" not in text
     assert "<link" not in text
     assert commands_of(folder, result)[1].startswith("canao search '<b>model' --data data")
-
-
-ASKED = {
-    "model": "<b>model",
-    "data": "data",
-    "teacher": None,
-    "dev": None,
-    "split": "dev",
-    "metric": None,
-    "predictor": None,
-}

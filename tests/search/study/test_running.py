@@ -17,13 +17,12 @@ from optuna.storages._grpc.server import make_server
 
 from canao.errors import InputError
 from canao.search.study.folder import StudyFolder
-from canao.search.study.journal import JournalFile
 from canao.search.study.ledger import Ledger
 from canao.search.study.liveness import Watch, Worker
-from canao.search.study.running import opened, run_trials
+from canao.search.study.running import looked_at, opened, run_trials
 from canao.search.study.storage import open_storage
 from canao.search.study.trial import Trial
-from canao.search.study.work import trials_of
+from canao.search.study.work import read_trials
 from tests.search.study.problems import judge, study
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -210,21 +209,6 @@ def test_workers_elsewhere_count_or_are_dead(tmp_path: Path) -> None:
         Ledger(storage, "s", plan="q", worker=here._worker, watch=here._watch)
 
 
-def test_a_line_that_a_killed_process_left_is_cut_off(tmp_path: Path) -> None:
-    file = tmp_path / "trials.log"
-    journal = JournalFile(file)
-    journal.append_logs([{"a": 1}, {"b": "x" * 9000}])
-    with file.open("ab") as raw:
-        raw.write(b'{"c": 3, "half')
-    assert list(JournalFile(file).read_logs(0)) == list(journal.read_logs(0))
-    journal.append_logs([{"d": 4}])
-    assert [list(log) for log in journal.read_logs(0)] == [["a"], ["b"], ["d"]]
-    assert list(journal.read_logs(2)) == [{"d": 4}]
-    file.write_bytes(file.read_bytes().replace(b'"a"', b"'a'"))
-    with pytest.raises(InputError, match=r"Line 1 of .*trials.log is damaged"):
-        list(JournalFile(file).read_logs(0))
-
-
 @pytest.mark.parametrize(
     ("url", "message"),
     [
@@ -240,16 +224,82 @@ def test_storages_that_are_not_there(tmp_path: Path, url: str, message: str) -> 
         open_storage(url, tmp_path / "own")
 
 
-def test_damaged_studies(tmp_path: Path) -> None:
-    folder = study(tmp_path / "s", 2)
+def test_devices_of_a_kind_share_a_study(tmp_path: Path) -> None:
+    """On each machine its own: what is decided is the kind."""
+    url = f"journal://{tmp_path}/shared.log"
+    first = study(tmp_path / "one", 3, url, devices=("adb:A",))
+    other = study(tmp_path / "two", 3, url, devices=("adb:B", "adb:C"))
+    assert first.plan.digest == other.plan.digest
+    assert first.plan.differences(other.plan) == []
+    done = run_trials(first, judge)
+    assert facts(run_trials(other, judge)) == facts(done)
+    study(tmp_path / "one", 3, url, devices=("adb:D",))
+    with pytest.raises(InputError, match="another kind of device"):
+        study(tmp_path / "one", 3, url, devices=("local",))
+    with pytest.raises(InputError, match="of one kind, not adb, local"):
+        study(tmp_path / "x", 3, devices=("adb:A", "local"))
+
+
+def test_waiting_for_what_others_make(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s", 3)
+    with opened(folder) as ours, opened(folder) as theirs:
+        assert ours.awaited(-1, 0.1) is None
+        claim = theirs.claim([-1])
+        assert claim is not None
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(ours.awaited, -1, 0.3)
+            time.sleep(1.0)  # longer than it waits where nobody is at it
+            assert not waiting.done()
+            theirs.finish(claim, {"value": 1}, None)
+            assert waiting.result() == {"value": 1}
+
+
+@pytest.mark.parametrize("storage", [None, "sqlite:///{}/trials.db"])
+def test_who_only_looks_writes_nothing(tmp_path: Path, storage: str | None) -> None:
+    url = storage and storage.format(tmp_path)
+    folder = study(tmp_path / "s", 3, url)
+    if url is None:
+        assert looked_at(folder) == {}
+    else:
+        with pytest.raises(InputError, match="there is no such file"):
+            looked_at(folder)
+    assert sorted(file.name for file in tmp_path.rglob("*")) == ["s", "study.json", "workers"]
+    done = run_trials(folder, judge)
+    before = contents(tmp_path)
+    assert facts(looked_at(folder)) == facts(done)
+    assert contents(tmp_path) == before
+
+
+def contents(place: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file, with when it was written."""
+    return {
+        str(file): (file.stat().st_mtime_ns, file.read_bytes() if file.is_file() else b"")
+        for file in place.rglob("*")
+    }
+
+
+def test_damaged_trials(tmp_path: Path) -> None:
+    """In a storage that does not find it itself."""
+    url = f"sqlite:///{tmp_path}/trials.db"
+    folder = study(tmp_path / "s", 2, url)
     run_trials(folder, judge)
-    text = folder.journal.read_text(encoding="utf-8")
-    folder.journal.write_text(text.replace('"outcome"', '"outcame"'), encoding="utf-8")
-    with opened(folder) as ledger, pytest.raises(InputError, match="outcame"):
-        trials_of(ledger)
-    folder.journal.write_text("hello\n" + text, encoding="utf-8")
-    with pytest.raises(InputError, match="Line 1 of"), opened(folder) as ledger:
-        trials_of(ledger)
+    storage = open_storage(url, folder.journal)
+    (study_id,) = (one._study_id for one in storage.get_all_studies())
+    record = storage.get_all_trials(study_id)[0].user_attrs["canao:record"]
+    for changes, message in (
+        ({"outcame": 1}, r"Trial 7 .* damaged \(a trial has no field 'outcame'\)"),
+        ({"number": 3}, "Trial 7 of the study says that it is trial 3"),
+        ({"number": "7"}, "number of a trial must be a whole number, not '7'"),
+        ({"finding": {"latency_ms": []}}, "latency_ms of a finding must be a finite number"),
+    ):
+        with opened(folder) as ledger:
+            assert ledger.claim([7]) is not None
+            (attempt,) = (a for a in ledger._attempts() if a.user_attrs["canao:trial"] == 7)
+            broken = {**record, "number": 7, **changes}
+            storage.set_trial_user_attr(attempt._trial_id, "canao:record", broken)
+            with pytest.raises(InputError, match=message):
+                read_trials({7: broken})
+            ledger._end(attempt._trial_id)
 
 
 def test_study_directories(tmp_path: Path) -> None:
@@ -266,12 +316,3 @@ def test_study_directories(tmp_path: Path) -> None:
         study(tmp_path / "t", 0)
     with pytest.raises(InputError, match="holds no study"):
         StudyFolder.open(tmp_path / "none")
-    for text, message in (
-        ("{", "no JSON"),
-        ("[]", "version 1"),
-        ('{"version": 1}', "trials"),
-        ('{"version": 1, "trials": 1, "storage": null, "asked": {}, "plan": {}}', "version"),
-    ):
-        (tmp_path / "s" / "study.json").write_text(text, encoding="utf-8")
-        with pytest.raises(InputError, match=message):
-            StudyFolder.open(tmp_path / "s")
