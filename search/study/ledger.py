@@ -129,7 +129,7 @@ class Ledger:
                 return found
             if number in self._taken()[0]:
                 since = time.monotonic()
-            time.sleep(min(_PAUSE, patience))
+            time.sleep(min(_LONGEST, patience / 4))
         return None
 
     def beating(self, claim: Claim) -> Heart:

@@ -98,7 +98,12 @@ def _finish(figure: Any, specification: Specification, accuracy: str) -> None:
         limit = specification.latency_ms
         figure.add_vline(x=limit, line={"color": "#c2410c", "dash": "dash"})
         figure.add_annotation(  # on a logarithmic axis places are logarithms, those of lines not
-            x=math.log10(limit), y=1, yref="paper", text=f"limit {limit:g} ms", showarrow=False
+            x=math.log10(limit),
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            text=f"limit {limit:g} ms",
+            showarrow=False,
         )
     figure.update_xaxes(title_text="latency, ms", type="log")
     figure.update_yaxes(title_text=accuracy)

@@ -9,12 +9,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from canao.errors import CanaoError, DeviceError, InputError, NumericsError
+from canao.search.predictor.predictor import LatencyPredictor
 from canao.search.space.architecture import Architecture
+from canao.search.study.baselines import baseline_rows
+from canao.search.study.calibration import Calibration
 from canao.search.study.finalist import Finalist, Trained
 from canao.search.study.finals import Finals, candidates, hold_finals
 from canao.search.study.folder import StudyFolder
@@ -29,6 +33,7 @@ from canao.search.study.specification import Specification
 from canao.search.study.trial import Trial
 from tests.search.controllers.synthetic import accuracy_of, latency_of
 from tests.search.study.problems import ASKED, judge, plan, study
+from tests.search.study.test_calibration import REFERENCE, measure
 
 TEACHER = 75.0
 
@@ -396,6 +401,7 @@ def test_the_page_tells_everything_and_needs_no_network(tmp_path: Path) -> None:
     )
     place = tmp_path / "page.html"
     write_study_report(tmp_path / "s", place)  # before anything was tried
+    assert sorted(file.name for file in folder.path.iterdir()) == ["study.json", "workers"]
     trials, finals = found(folder, Bench(slower=1.2))
     write_study_report(tmp_path / "s", place)
     assert "The study is not finished" in place.read_text(encoding="utf-8")
@@ -414,6 +420,10 @@ def test_the_page_tells_everything_and_needs_no_network(tmp_path: Path) -> None:
         "random, seed 1",
         "tpe, seed 1",
         "--latency 0.8ms --max-loss 20%",
+        "--split dev",
+        "front of the trained",
+        "front of the not trained, by estimate",
+        "estimated front",
         result.refused[0]["reasons"][0],
         "were predicted to within 10 %",
         "&lt;b&gt;model",  # names are escaped
@@ -421,4 +431,38 @@ def test_the_page_tells_everything_and_needs_no_network(tmp_path: Path) -> None:
         assert wanted in text
     assert "<script src" not in text
     assert "<link" not in text
-    assert commands_of(folder, result)[1].startswith("canao search '<b>model' --data data")
+    search, _, again = commands_of(folder, result)[1:]
+    assert search.startswith("canao search '<b>model' --data data")
+    assert "--data data --split dev --device local --seq-len" in again
+
+
+def test_the_page_has_baselines_beside_the_predictor(tmp_path: Path) -> None:
+    """They learn from what the predictor has learned from, and are tried on the finalists."""
+    given = Specification(latency_ms=0.8)
+    folder = begun(tmp_path / "s", given)
+    trials, finals = found(folder, Bench())
+    result = told(trials, finals, given)
+    assert baseline_rows(folder, result) == []  # what the device is like is not here
+    drawn = {one.digest: one for one in map(folder.plan.space.sample, [RNG] * 60)}
+    records = [measure(Path(), "local", one)[0] for one in drawn.values()][:25]
+    known = Calibration(
+        predictor=LatencyPredictor.fit(records[:24]),
+        reference_ms=REFERENCE,
+        memory_base=1,
+        records=tuple(records),
+    )
+    folder.calibration.write_text(json.dumps(known.to_json()), encoding="utf-8")
+    rows = {row[0]: row[1:] for row in baseline_rows(folder, result)}
+    assert list(rows) == ["predictor", "flops", "neural net"]
+    assert {row[0] for row in rows.values()} == {"24"}
+    assert rows["predictor"][1] == "0.0%"  # the finalists took what was predicted
+    folder.result.write_text(json.dumps(result.to_json()), encoding="utf-8")
+    page = write_study_report(folder.path, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<td>neural net</td>" in page
+    # Of a predictor that learned elsewhere nothing here can teach others.
+    elsewhere = dataclasses.replace(known, records=())
+    folder.calibration.write_text(json.dumps(elsewhere.to_json()), encoding="utf-8")
+    assert baseline_rows(folder, result)[1][:2] == ("simpler ones", "too few measurements")
+
+
+RNG = np.random.default_rng(5)
