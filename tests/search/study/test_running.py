@@ -22,7 +22,7 @@ from canao.search.study.liveness import Watch, Worker
 from canao.search.study.running import looked_at, opened, run_trials
 from canao.search.study.storage import open_storage
 from canao.search.study.trial import Trial
-from canao.search.study.work import read_trials
+from canao.search.study.work import trials_of
 from tests.search.study.problems import judge, study
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -278,28 +278,25 @@ def contents(place: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def test_damaged_trials(tmp_path: Path) -> None:
-    """In a storage that does not find it itself."""
-    url = f"sqlite:///{tmp_path}/trials.db"
-    folder = study(tmp_path / "s", 2, url)
-    run_trials(folder, judge)
-    storage = open_storage(url, folder.journal)
-    (study_id,) = (one._study_id for one in storage.get_all_studies())
-    record = storage.get_all_trials(study_id)[0].user_attrs["canao:record"]
-    for changes, message in (
-        ({"outcame": 1}, r"Trial 7 .* damaged \(a trial has no field 'outcame'\)"),
-        ({"number": 3}, "Trial 7 of the study says that it is trial 3"),
-        ({"number": "7"}, "number of a trial must be a whole number, not '7'"),
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"outcame": 1}, r"Trial 2 .* damaged \(a trial has no field 'outcame'\)"),
+        ({"number": 3}, "Trial 2 of the study says that it is trial 3"),
+        ({"number": "2"}, "number of a trial must be a whole number, not '2'"),
         ({"finding": {"latency_ms": []}}, "latency_ms of a finding must be a finite number"),
-    ):
-        with opened(folder) as ledger:
-            assert ledger.claim([7]) is not None
-            (attempt,) = (a for a in ledger._attempts() if a.user_attrs["canao:trial"] == 7)
-            broken = {**record, "number": 7, **changes}
-            storage.set_trial_user_attr(attempt._trial_id, "canao:record", broken)
-            with pytest.raises(InputError, match=message):
-                read_trials({7: broken})
-            ledger._end(attempt._trial_id)
+    ],
+)
+def test_damaged_trials(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    """As a storage may hold them that does not find it itself."""
+    folder = study(tmp_path / "s", 2)
+    record = run_trials(folder, judge)[0].to_json()
+    with opened(folder) as ledger:
+        claim = ledger.claim([2])
+        assert claim is not None
+        ledger.finish(claim, {**record, "number": 2, **changes}, None)
+        with pytest.raises(InputError, match=message):
+            trials_of(ledger)
 
 
 def test_study_directories(tmp_path: Path) -> None:
