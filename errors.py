@@ -42,9 +42,16 @@ class UnsupportedError(InputError):
 
 
 class DoesNotFitError(CanaoError):
-    """A latency, memory or accuracy specification cannot be met."""
+    """A latency, memory or accuracy specification cannot be met.
+
+    ``found``: what was found nevertheless, as plain JSON values; None where nothing was.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, found: dict[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.found = found
 
 
 class NumericsError(CanaoError):

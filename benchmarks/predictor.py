@@ -24,7 +24,7 @@ from common.results import replace_text, table, write_json
 
 from canao.compiler.checkpoint import packaged_minilm, read_config
 from canao.search.predictor.active import choose_next
-from canao.search.predictor.assessment import assess
+from canao.search.predictor.assessment import assess, compared
 from canao.search.predictor.predictor import LatencyPredictor, workloads_of
 from canao.search.predictor.quality import Quality, quality, repeatability
 from canao.search.predictor.recordings import select, shipped
@@ -100,12 +100,12 @@ def markdown(results: dict[str, Any]) -> str:
     if "two_threads" in results:
         two = results["two_threads"]
         rows = [[f"Two threads, from {_SAMPLES}", *columns]]
-        rows += [[name, *_means(two[name])] for name in ("drawn", "chosen")]
+        rows += [[name, *_means(two[name])] for name in two]
         parts += [
             "## Another setting",
             "Adapted from predictors of one thread, tried on all other measurements of two "
             "threads. *Chosen*: by what would tell most, of a half of the architectures that is "
-            "drawn.",
+            "drawn. The baselines learned from those drawn.",
             table(rows, numbers_from=1),
         ]
     parts.append(
@@ -143,6 +143,9 @@ def _adapted(
             known = {record.architecture for record in few}
             rest = [record for record in two if record.architecture not in known]
             found[name].append(_quality(source.adapt(few), rest).to_json())
+            if name == "drawn":
+                for other, each in compared(few, rest, seed=seed).items():
+                    found.setdefault(other, []).append(each.to_json())
     return found
 
 

@@ -52,8 +52,14 @@ _Samples = Annotated[
 @app.command()
 def train(
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="FILE", help="The predictor, as JSON.")
-    ],
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Where it goes, as JSON; not kept if left.",
+        ),
+    ] = None,
     store: _Store = None,
     seed: _Seed = 0,
     device: _Device = None,
@@ -73,7 +79,7 @@ def train(
     from ..search.predictor.predictor import LatencyPredictor
 
     records = _records(store, device, target, threads, emulated, protocol)
-    found = _assessed(records, seed, adapt, samples, compare=False)
+    found = _assessed(records, seed, adapt, samples)
     predictor = found.predictor
     if everything:
         setting = records[0].setting
@@ -83,9 +89,12 @@ def train(
             if adapt is not None
             else LatencyPredictor.fit(records, **marks, seed=seed)
         )
-    predictor.save(output)
-    told = {**found.to_json(), "path": output, "learned_from": len(predictor.trained_on)}
-    _tell(found, told, json, f"{output}: learned from {len(predictor.trained_on)} architectures")
+    if output is not None:
+        predictor.save(output)
+    learned = len(predictor.trained_on)
+    told = {**found.to_json(), "path": output, "learned_from": learned}
+    where = output or "not kept (name a file with -o)"
+    _tell(found, told, json, f"{where}: learned from {learned} architectures")
 
 
 @app.command()
@@ -111,7 +120,7 @@ def eval(
 ) -> None:
     """Train a predictor on some measurements, try it on the others, beside simpler ones."""
     records = _records(store, device, target, threads, emulated, protocol)
-    found = _assessed(records, seed, adapt, samples, compare=True, predictor=predictor)
+    found = _assessed(records, seed, adapt, samples, predictor=predictor)
     _tell(found, found.to_json(), json)
 
 
@@ -139,7 +148,7 @@ def show(
 
     check_report_path(output)
     records = _records(store, device, target, threads, emulated, protocol)
-    found = _assessed(records, seed, None, 0, compare=predictor is None, predictor=predictor)
+    found = _assessed(records, seed, None, 0, predictor=predictor)
     write_page(found, output)
     told = {**found.to_json(), "path": output, "facts": facts(found.predictor)}
     if not json:
@@ -185,7 +194,6 @@ def _assessed(
     adapt: str | None,
     samples: int,
     *,
-    compare: bool,
     predictor: str | None = None,
 ) -> Assessment:
     from ..search.predictor.assessment import assess, assess_adapted, assess_fitted
@@ -200,7 +208,7 @@ def _assessed(
         if adapt is not None:
             source = LatencyPredictor.load(adapt)
             return assess_adapted(source, records, samples=samples, seed=seed)
-        return assess(records, seed=seed, compare=compare)
+        return assess(records, seed=seed)
 
 
 def _tell(found: Assessment, told: dict[str, Any], json: bool, last: str | None = None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import console
+from ..errors import DoesNotFitError
 from .options import DataOpt, DevOpt, Json, ModelArg, SplitOpt, TeacherOpt, TrainingOpt
 
 if TYPE_CHECKING:
@@ -85,32 +86,38 @@ def search(
     options = TrainingOptions() if training is None else TrainingOptions.load(training)
     if epochs is not None:
         options = options.replace(epochs=epochs)
-    with console.progress() as tell:
-        found = optimize(
-            model,
-            data=data,
-            output=output,
-            device=device or ["local"],
-            latency=given.latency_ms,
-            memory=given.memory_bytes,
-            max_loss=given.max_loss,
-            trials=trials,
-            controller=controller,
-            space=space,
-            storage=storage,
-            workers=workers,
-            seed=seed,
-            finalists=finalists,
-            target=target,
-            threads=threads,
-            teacher=teacher,
-            options=options,
-            predictor=predictor,
-            dev=dev,
-            split=split,
-            metric=metric,
-            progress=tell,
-        )
+    try:
+        with console.progress() as tell:
+            found = optimize(
+                model,
+                data=data,
+                output=output,
+                device=device or ["local"],
+                latency=given.latency_ms,
+                memory=given.memory_bytes,
+                max_loss=given.max_loss,
+                trials=trials,
+                controller=controller,
+                space=space,
+                storage=storage,
+                workers=workers,
+                seed=seed,
+                finalists=finalists,
+                target=target,
+                threads=threads,
+                teacher=teacher,
+                options=options,
+                predictor=predictor,
+                dev=dev,
+                split=split,
+                metric=metric,
+                progress=tell,
+            )
+    except DoesNotFitError as error:
+        # What was measured, and what was refused and why, tells programs what would have to give.
+        if json and error.found is not None:
+            console.print_json(error.found)
+        raise
     _tell(found, json)
 
 

@@ -33,10 +33,10 @@ from .study.ledger import Ledger
 from .study.plan import StudyPlan
 from .study.pool import DevicePool
 from .study.progress import Progress
-from .study.result import StudyResult
+from .study.result import StudyResult, none_possible
 from .study.running import opened, run_trials
 from .study.specification import Specification
-from .study.units import parse_latency, parse_loss, parse_memory
+from .study.units import enough_latency, enough_memory, parse_latency, parse_loss, parse_memory
 from .tasks import Task
 from .training.keys import digest_of_model, digest_of_rows
 from .training.options import TrainingOptions
@@ -45,6 +45,7 @@ __all__ = ["optimize"]
 
 _CALIBRATION = -1
 _FINALS = -1000
+_PATIENCE = 60.0
 
 
 def optimize(
@@ -83,7 +84,8 @@ def optimize(
     random. ``space``: what may be chosen from, a value or a file; all sub-networks of the model
     if left. ``storage``: where trials are kept, see `study.storage.open_storage`; processes on
     other machines join by the same call. ``workers``: processes here. ``finalists``: how many
-    are trained until they pass. ``target``: the first that the device runs, if left.
+    are trained until they pass. ``target``: the first that the device runs, if left; a process
+    that names it, and a storage that others share, takes part in trials without the device.
     ``predictor``: a file of ``canao predict train``; what ships with canao if left.
 
     Raises `DoesNotFitError` where no model meets the specification, saying how near the best
@@ -98,7 +100,7 @@ def optimize(
         raise InputError(f"workers must be a whole number from 1 on, not {workers!r}.")
     chosen = read_options(options)
     source = LatencyPredictor.load(predictor) if predictor is not None else None
-    target = _target(devices, target)
+    target, absent = _target(devices, target, storage)
     tell("reading the data")
     origin = os.fspath(teacher if teacher is not None else model)
     task, train, _ = read_data(origin, os.fspath(data), os.fspath(dev or data), split, metric)
@@ -130,8 +132,14 @@ def optimize(
     with opened(folder) as ledger:
         if number in ledger.finished():
             return _told(folder, StudyResult.from_json(ledger.finished()[number]))
+        if absent is not None:
+            _await(ledger, _CALIBRATION, absent, "the calibration", tell)
         known = _calibrated(folder, ledger, source, tell)
-        _check_possible(folder, known)
+        try:
+            _check_possible(folder, known)
+        except DoesNotFitError as error:
+            took = round(time.monotonic() - began, 1)
+            return _told(folder, none_possible(folder, str(error), took))
     # Here, so that workers find the shared weights in the cache.
     if not judge_of(folder, tell).higher_is_better:
         raise UnsupportedError(
@@ -142,6 +150,8 @@ def optimize(
         folder, problem_of, workers=workers, told=Progress(trials, specification, tell)
     )
     with opened(folder) as ledger:
+        if absent is not None:
+            _await(ledger, number, absent, "the finals", tell)
         tell("choosing finalists")
         record = ledger.once(number, lambda: hold(folder, done, tell, began).to_json())
     return _told(folder, StudyResult.from_json(record))
@@ -150,7 +160,7 @@ def optimize(
 def _told(folder: StudyFolder, result: StudyResult) -> StudyResult:
     replace_file(folder.result, json.dumps(result.to_json(), indent=1).encode())
     if result.best is None:
-        raise DoesNotFitError(result.message)
+        raise DoesNotFitError(result.message, result.to_json())
     _place_best(folder, result)
     return result
 
@@ -165,21 +175,44 @@ def _specification(
     )
 
 
-def _target(devices: Sequence[str], target: str | None) -> str:
-    """The target to compile for; raises `MissingDeviceError` where a device is not here."""
+def _target(
+    devices: Sequence[str], target: str | None, storage: str | None
+) -> tuple[str, str | None]:
+    """The target to compile for, and why no device is here, if none is: who names the target and a
+    storage that machines share leaves measuring to others.
+
+    Raises `MissingDeviceError` where a device is not here otherwise.
+    """
     found = target
-    for name in devices:
-        info = get(name).info()
-        if not info.available:
-            raise MissingDeviceError(
-                f"The device {name} is not here: {info.missing.rstrip('.')}. {info.remedy}".strip()
-            )
+    infos = {name: get(name).info() for name in devices}
+    absent = [
+        f"The device {name} is not here: {info.missing.rstrip('.')}. {info.remedy}".strip()
+        for name, info in infos.items()
+        if not info.available
+    ]
+    if absent and target is not None and storage is not None and len(absent) == len(infos):
+        return get_target(target).name, absent[0]
+    if absent:
+        raise MissingDeviceError(absent[0])
+    for name, info in infos.items():
         found = found or next(iter(info.targets), None)
         if found is None or found not in info.targets:
             listed = ", ".join(info.targets)
             raise InputError(f"The device {name} does not run {found}: it runs {listed}.")
     assert found is not None
-    return get_target(found).name
+    return get_target(found).name, None
+
+
+def _await(
+    ledger: Ledger, number: int, absent: str, what: str, tell: Callable[[str], None]
+) -> None:
+    """Wait until another process has made a record for which a device is needed."""
+    tell(f"waiting for {what}, on a machine that has the device")
+    if ledger.awaited(number, _PATIENCE) is None:
+        raise MissingDeviceError(
+            f"{absent.rstrip('.')}; no other process of the study is at {what}: give the same "
+            "command on a machine that has the device."
+        )
 
 
 def _space(space: Any, model: str, task: Task) -> ArchitectureSpace:
@@ -244,14 +277,15 @@ def _check_possible(folder: StudyFolder, known: Calibration) -> None:
         raise DoesNotFitError(
             f"No architecture of the space can be hoped to take {given.latency_ms:g} ms on "
             f"{plan.devices[0]}: the fastest is predicted at {quick:.3g} ms at best; ask for "
-            f"--latency {quick * 1.1:.2g}ms or more, or give a --space with smaller sizes."
+            f"--latency {enough_latency(quick * 1.1)} or more, or give a --space with smaller "
+            "sizes."
         )
     if given.memory_bytes is not None and small > given.memory_bytes:
         raise DoesNotFitError(
             f"No architecture of the space can be hoped to take {given.memory_bytes / 1e6:.3g} MB "
             f"on {plan.devices[0]}: the smallest is estimated at {small / 1e6:.3g} MB, of which "
             f"{known.memory_base / 1e6:.3g} MB are the runtime's; ask for --memory "
-            f"{small * 1.1 / 1e6:.2g}MB or more, or give a --space with smaller sizes."
+            f"{enough_memory(small * 1.1)} or more, or give a --space with smaller sizes."
         )
 
 

@@ -15,14 +15,17 @@ from .predictor import LatencyPredictor, workloads_of
 from .quality import Quality, quality, repeatability, split
 from .records import Record
 
-__all__ = ["Assessment", "assess", "assess_adapted", "assess_fitted"]
+__all__ = ["Assessment", "assess", "assess_adapted", "assess_fitted", "compared"]
+
+_LEAST = 5
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Assessment:
     """``predictions`` of the ``tested`` records by a ``predictor`` that learned from others, and
-    their ``quality``; ``others`` by name of baseline, fitted on the same; ``repeats``: how well
-    measuring itself repeats (`quality.repeatability`)."""
+    their ``quality``; ``others`` by name of baseline, fitted on the same, as far as it is here,
+    and tried on the same; ``repeats``: how well measuring itself repeats
+    (`quality.repeatability`)."""
 
     predictor: LatencyPredictor
     tested: Sequence[Record]
@@ -42,18 +45,11 @@ class Assessment:
         }
 
 
-def assess(records: Sequence[Record], *, seed: int = 0, compare: bool = True) -> Assessment:
-    """Fit on some records of one setting, drawn by ``seed``, and try on the rest (`split`).
-
-    ``compare``: fit the baselines too, which takes longer than the predictor itself.
-    """
+def assess(records: Sequence[Record], *, seed: int = 0) -> Assessment:
+    """Fit on some records of one setting, drawn by ``seed``, and try on the rest (`split`)."""
     train, test = split(records, seed)
     predictor = LatencyPredictor.fit(train, **_of(train), seed=seed)
-    others = {}
-    if compare:
-        for one in baselines(train, seed=seed):
-            others[one.name] = quality(one.predict(test), test, n_train=len(train))
-    return _tried(predictor, test, records, others)
+    return _tried(predictor, test, records, compared(train, test, seed=seed))
 
 
 def assess_adapted(
@@ -71,11 +67,13 @@ def assess_adapted(
     drawn = set(np.random.default_rng(seed).permutation(len(records))[:samples].tolist())
     few = [one for index, one in enumerate(records) if index in drawn]
     rest = [one for index, one in enumerate(records) if index not in drawn]
-    return _tried(source.adapt(few, **_of(few)), rest, records, {})
+    predictor = source.adapt(few, **_of(few))
+    return _tried(predictor, rest, records, compared(few, rest, seed=seed))
 
 
 def assess_fitted(predictor: LatencyPredictor, records: Sequence[Record]) -> Assessment:
-    """Try a predictor on what it has not learned from, among the records of its setting.
+    """Try a predictor on what it has not learned from, among the records of its setting; the
+    baselines learn from what it has, of the same records.
 
     Raises `InputError` where the records are of another setting, or all were learned from.
     """
@@ -89,7 +87,21 @@ def assess_fitted(predictor: LatencyPredictor, records: Sequence[Record]) -> Ass
     unseen = [one for one in records if one.architecture.digest not in known]
     if not unseen:
         raise InputError("The predictor learned from every one of these measurements already.")
-    return _tried(predictor, unseen, records, {})
+    learned = [one for one in records if one.architecture.digest in known]
+    return _tried(predictor, unseen, records, compared(learned, unseen, seed=predictor.seed))
+
+
+def compared(
+    learned: Sequence[Record], tested: Sequence[Record], *, seed: int
+) -> dict[str, Quality]:
+    """The quality of each baseline fitted on the records ``learned``, by name: none where they are
+    of fewer than 5 architectures."""
+    if len(learned) < _LEAST:
+        return {}
+    return {
+        one.name: quality(one.predict(tested), tested, n_train=len(learned))
+        for one in baselines(learned, seed=seed)
+    }
 
 
 def _tried(

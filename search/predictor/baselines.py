@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -145,7 +146,7 @@ class LookupBaseline:
 def baselines(records: Sequence[Record], *, seed: int = 0) -> list[Baseline]:
     """All of them fitted on the records; the look-up only where dispatches were timed."""
     found: list[Baseline] = [FlopsBaseline(records), NeuralBaseline(records, seed=seed)]
-    if any(one.dispatches for one in records):
+    with contextlib.suppress(InputError):  # no times of dispatches, or of none that are known
         found.append(LookupBaseline(records))
     return found
 

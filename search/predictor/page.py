@@ -30,6 +30,8 @@ def quality_table(found: Assessment) -> Table:
     )
     rows = [_row("predictor", found.quality)]
     rows += [_row(name, one) for name, one in found.others.items()]
+    if not found.others:
+        rows.append(("simpler ones", *("-",) * 6, "too few", "-"))
     if found.repeats is not None:
         repeats = found.repeats
         rows.append(

@@ -6,9 +6,9 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
-from ...errors import CanaoError, InputError
+from ...errors import CanaoError
 from ...runtime_harness.bundle.atomic import replace_file
 from ...runtime_harness.devices import get
 from ..evaluation import evaluate
@@ -18,8 +18,9 @@ from .folder import StudyFolder
 from .judging import judge_of
 from .measured import Measured
 from .pool import DevicePool
-from .result import StudyResult, result_of
+from .result import TEACHER, StudyResult, result_of
 from .trial import Trial
+from .typed import damaged, read_file, read_row
 
 __all__ = ["hold"]
 
@@ -70,13 +71,11 @@ def _teacher(
 ) -> dict[str, Any]:
     """The teacher's metric on the development split, read once, and its latency."""
     file = folder.path / "teacher.json"
-    try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return found
-    except OSError:
-        pass
-    except ValueError as error:
-        raise InputError(f"{file} is damaged ({error}): delete it, it is made again.") from error
+    with damaged(file, "delete it, it is made again"):
+        kept = read_file(file)
+        if kept is not None:
+            read_row(kept, TEACHER, "the teacher")
+            return dict(cast(Mapping[str, Any], kept))
     tell("evaluating the teacher")
     asked = folder.asked
     judged = evaluate(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError
 from ...runtime_harness.bundle.atomic import replace_file
 from ..space.architecture import Architecture
 from .measured import Measured, worst
+from .typed import damaged, read_as, read_fields, read_file
 
 __all__ = ["Finalist", "Trained"]
 
@@ -40,9 +39,9 @@ class Trained:
         return {**vars(self), "interval": list(self.interval)}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Trained:
-        """The inverse of `to_json`."""
-        return cls(**{**value, "interval": tuple(value["interval"])})
+    def from_json(cls, value: object) -> Trained:
+        """The inverse of `to_json`; raises `InputError` where it is none."""
+        return read_as(cls, value, "a trained model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +90,10 @@ class Finalist:
     @classmethod
     def read(cls, folder: Path) -> Finalist | None:
         """What was kept there; None where nothing was."""
-        try:
-            text = (folder / _FILE).read_text(encoding="utf-8")
-        except OSError:
-            return None
-        try:
-            return cls.from_json(json.loads(text))
-        except (ValueError, InputError) as error:
-            raise InputError(f"{folder / _FILE} is damaged: {error}.") from error
+        file = folder / _FILE
+        with damaged(file, "delete it: what it held is done again"):
+            found = read_file(file)
+            return None if found is None else cls.from_json(found)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -114,23 +109,6 @@ class Finalist:
         }
 
     @classmethod
-    def from_json(cls, value: Any) -> Finalist:
+    def from_json(cls, value: object) -> Finalist:
         """The inverse of `to_json`; raises `InputError` where it is none."""
-        if not isinstance(value, dict) or value.get("version") != _VERSION:
-            raise InputError(f"a finalist has version {_VERSION}")
-        found = {name: item for name, item in value.items() if name != "version"}
-        try:
-            screened, trained = found["screened"], found["trained"]
-            return cls(
-                **{
-                    **found,
-                    "architecture": Architecture.from_json(found["architecture"]),
-                    "predicted_interval": tuple(found["predicted_interval"]),
-                    "screened": None if screened is None else Measured.from_json(screened),
-                    "trained": None if trained is None else Trained.from_json(trained),
-                    "measured": tuple(map(Measured.from_json, found["measured"])),
-                    "refused": tuple(found["refused"]),
-                }
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"a finalist's fields are wrong ({error})") from error
+        return cls(**read_fields(cls, value, "a finalist", version=_VERSION))

@@ -2,6 +2,7 @@
 
 study.json      the plan, how many trials, where the trials are kept, the command
 trials.log      the trials, unless another storage was named
+trials.log.end  how many lines that has
 controller.json what the controller has learnt
 workers/        locks of the processes at work
 finalists/      one directory for each model that was compiled, measured, trained
@@ -18,14 +19,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...compiler.compression import fields
 from ...errors import InputError
 from ...runtime_harness.bundle.atomic import os_errors, replace_file
 from .plan import StudyPlan
+from .typed import damaged, read_file, read_row
 
 __all__ = ["StudyFolder"]
 
-_VERSION = 1
+_VERSION = 2
 _FILE = "study.json"
+_REMEDY = "restore it from a copy, or begin another study"
+_STUDY = {
+    "version": int,
+    "plan": Mapping[str, Any],
+    "trials": int,
+    "storage": str | None,
+    "asked": Mapping[str, Any],
+}
+_ASKED = {
+    "model": str,
+    "data": str,
+    "teacher": str | None,
+    "dev": str | None,
+    "split": str,
+    "metric": str | None,
+    "predictor": str | None,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +73,11 @@ class StudyFolder:
     def controller(self) -> Path:
         """What the controller has learnt."""
         return self.path / "controller.json"
+
+    @property
+    def calibration(self) -> Path:
+        """What is known of the device."""
+        return self.path / "calibration.json"
 
     @property
     def result(self) -> Path:
@@ -106,27 +131,25 @@ class StudyFolder:
     def open(cls, path: str | os.PathLike[str]) -> StudyFolder:
         """A study that is there. Raises `InputError` where there is none, or it is damaged."""
         place = Path(path)
-        try:
-            found = json.loads((place / _FILE).read_text(encoding="utf-8"))
-        except OSError as error:
+        file = place / _FILE
+        if not file.is_file():
+            raise InputError(f"{place} holds no study: name a directory that 'canao search' made.")
+        with damaged(file, _REMEDY):
+            found = read_row(read_file(file), {"version": int}, "a study")
+        if found["version"] != _VERSION:
             raise InputError(
-                f"{place} holds no study ({error.strerror or error}): name a directory that "
-                "'canao search' made."
-            ) from error
-        except ValueError as error:
-            raise InputError(f"{place / _FILE} is damaged: it is no JSON ({error}).") from error
-        if not isinstance(found, dict) or found.get("version") != _VERSION:
-            raise InputError(f"{place / _FILE} is no study of version {_VERSION}.")
-        try:
-            trials, storage, asked = found["trials"], found["storage"], found["asked"]
-            plan = StudyPlan.from_json(found["plan"])
-        except (KeyError, InputError) as error:
-            raise InputError(f"{place / _FILE} is damaged: {error}") from error
-        if type(trials) is not int or not isinstance(asked, dict):
-            raise InputError(f"{place / _FILE} is damaged: trials must be a whole number.")
-        if storage is not None and not isinstance(storage, str):
-            raise InputError(f"{place / _FILE} is damaged: storage must be a URL.")
-        return cls(path=place, plan=plan, trials=trials, storage=storage, asked=asked)
+                f"{file} is of version {found['version']}, and this canao reads {_VERSION}: begin "
+                "another study."
+            )
+        with damaged(file, _REMEDY):
+            found = read_row(found, _STUDY, "a study")
+            return cls(
+                path=place,
+                plan=StudyPlan.from_json(found["plan"]),
+                trials=fields.whole(found["trials"], "trials", least=1),
+                storage=found["storage"],
+                asked=read_row(found["asked"], _ASKED, "asked"),
+            )
 
     def _to_json(self) -> dict[str, Any]:
         return {

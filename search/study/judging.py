@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ...errors import InputError
 from .calibration import Calibration
 from .folder import StudyFolder
 from .problem import Estimator, Problem
+from .typed import damaged, read_file, read_row
 
 if TYPE_CHECKING:
     from ..accuracy.estimator import AccuracyEstimator
@@ -34,12 +33,9 @@ def judge_of(folder: StudyFolder, tell: Callable[[str], None] | None = None) -> 
 
 def calibration_of(folder: StudyFolder) -> Calibration:
     """What was kept of the device; raises `InputError` where it is damaged."""
-    file = folder.path / "calibration.json"
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read ({error}): search again.") from error
-    return Calibration.from_json(found)
+    file = folder.calibration
+    with damaged(file, "give the command of the search again, which writes it"):
+        return Calibration.from_json(read_row(read_file(file), {}, "a calibration"))
 
 
 def problem_of(

@@ -25,7 +25,7 @@ from .liveness import BEAT, Heart, Watch, Worker
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-__all__ = ["Claim", "Ledger"]
+__all__ = ["Claim", "Ledger", "finished_in"]
 
 _TRIAL = "canao:trial"
 _WORKER = "canao:worker"
@@ -74,24 +74,11 @@ class Ledger:
             )
             storage.set_study_user_attr(self._study, _PLAN, plan)
         except DuplicatedStudyError:
-            self._study = storage.get_study_id_from_name(name)
-            found = storage.get_study_user_attrs(self._study).get(_PLAN, plan)
-            if found != plan:
-                raise InputError(
-                    f"The storage holds another study by the name {name}: name another storage."
-                ) from None
+            self._study = _find(storage, name, plan)
 
     def finished(self) -> dict[int, Mapping[str, Any]]:
         """The record of each number that is done."""
-        found: dict[int, Mapping[str, Any]] = {}
-        for attempt in self._attempts():
-            number = _number(attempt)
-            if attempt.state in _FINISHED and number not in found:
-                record = attempt.user_attrs.get(_RECORD)
-                if not isinstance(record, Mapping):
-                    raise InputError(f"Trial {number} of the study has no record: it is damaged.")
-                found[number] = record
-        return found
+        return _finished(self._attempts())
 
     def claim(self, numbers: Iterable[int]) -> Claim | None:
         """The first of these numbers that nobody is at; None where somebody is at all of them.
@@ -132,6 +119,19 @@ class Ledger:
                 raise
             self.finish(claim, record, None)
 
+    def awaited(self, number: int, patience: float) -> Mapping[str, Any] | None:
+        """The record of ``number``, below 0, which somebody else makes: None where for
+        ``patience`` seconds nobody is at it."""
+        since = time.monotonic()
+        while time.monotonic() - since < patience:
+            found = self.finished().get(number)
+            if found is not None:
+                return found
+            if number in self._taken()[0]:
+                since = time.monotonic()
+            time.sleep(min(_LONGEST, patience / 4))
+        return None
+
     def beating(self, claim: Claim) -> Heart:
         """A block in which others see that we are at it."""
 
@@ -162,7 +162,7 @@ class Ledger:
     def bury_process(self, process: int) -> None:
         """Give up what a worker of this machine was at that ended by itself, and count that."""
         for attempt in self._attempts():
-            known = attempt.user_attrs.get(_WORKER, {})
+            known = _worker(attempt)
             if attempt.state is not TrialState.RUNNING or known.get("process") != process:
                 continue
             if known.get("home") != self._worker.home:
@@ -190,14 +190,14 @@ class Ledger:
             return True
         if attempt.state is not TrialState.RUNNING:
             return False
-        worker = attempt.user_attrs.get(_WORKER, {})
+        worker = _worker(attempt)
         if worker.get("name") == self._worker.name:
             return True
         count = attempt.user_attrs.get(_COUNT, 0)
         return not self._watch.is_dead(attempt._trial_id, worker, count)
 
     def _attempts(self) -> list[FrozenTrial]:
-        return self._storage.get_all_trials(self._study, deepcopy=False)
+        return _attempts_of(self._storage, self._study)
 
     def _end(self, attempt: int) -> None:
         # If it is finished, somebody else was faster, or it is done.
@@ -220,8 +220,53 @@ class Ledger:
         )
 
 
+def finished_in(storage: BaseStorage, name: str, plan: str) -> dict[int, Mapping[str, Any]]:
+    """What `Ledger.finished` gives, for who only looks: nothing is written. Nothing is finished
+    of a study that is not there."""
+    try:
+        study = _find(storage, name, plan)
+    except KeyError:
+        return {}
+    return _finished(_attempts_of(storage, study))
+
+
+def _find(storage: BaseStorage, name: str, plan: str) -> int:
+    study = storage.get_study_id_from_name(name)
+    if storage.get_study_user_attrs(study).get(_PLAN, plan) != plan:
+        raise InputError(
+            f"The storage holds another study by the name {name}: name another storage."
+        )
+    return study
+
+
+def _attempts_of(storage: BaseStorage, study: int) -> list[FrozenTrial]:
+    found = storage.get_all_trials(study, deepcopy=False)
+    if not all(isinstance(attempt.user_attrs, Mapping) for attempt in found):
+        raise InputError("The storage's study has trials that are not canao's: name another.")
+    return found
+
+
+def _finished(attempts: Iterable[FrozenTrial]) -> dict[int, Mapping[str, Any]]:
+    found: dict[int, Mapping[str, Any]] = {}
+    for attempt in attempts:
+        number = _number(attempt)
+        if attempt.state in _FINISHED and number not in found:
+            record = attempt.user_attrs.get(_RECORD)
+            if not isinstance(record, Mapping):
+                raise InputError(f"Trial {number} of the study has no record: it is damaged.")
+            found[number] = record
+    return found
+
+
 def _number(attempt: FrozenTrial) -> int:
     number = attempt.user_attrs.get(_TRIAL)
-    if not isinstance(number, int):
+    if type(number) is not int:
         raise InputError("The storage's study has trials that are not canao's: name another.")
     return number
+
+
+def _worker(attempt: FrozenTrial) -> Mapping[str, Any]:
+    worker = attempt.user_attrs.get(_WORKER, {})
+    if not isinstance(worker, Mapping):
+        raise InputError(f"Trial {_number(attempt)} of the study is nobody's: it is damaged.")
+    return worker

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...errors import InputError
+from .typed import read_as
 
 if TYPE_CHECKING:
     from ...runtime_harness.measurement import Measurement
@@ -53,12 +52,9 @@ class Measured:
         return {**vars(self), "interval": list(self.interval)}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Measured:
+    def from_json(cls, value: object) -> Measured:
         """The inverse of `to_json`; raises `InputError` where it is none."""
-        try:
-            return cls(**{**value, "interval": tuple(value["interval"])})
-        except (KeyError, TypeError) as error:
-            raise InputError(f"This is no measurement of a study: {error}.") from error
+        return read_as(cls, value, "a measurement")
 
 
 def worst(measured: list[Measured]) -> Measured:

@@ -16,13 +16,14 @@ from .specification import Specification
 
 __all__ = ["StudyPlan"]
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPlan:
     """``model`` and ``data``: digests of the teacher's or model's files and of the rows trained
-    on. ``devices`` are of one kind: what is measured on one holds for all. ``finalists``: how many
+    on. ``devices`` are of one kind: what is measured on one holds for all; which of them a machine
+    has decides nothing, their kind (what stands before a colon) does. ``finalists``: how many
     are trained in full. ``predictor``: the digest of the predictor's file, if one was given.
     """
 
@@ -49,17 +50,30 @@ class StudyPlan:
             raise InputError(f"There is no controller {self.controller!r}: there are {listed}.")
         if not self.devices or len(set(self.devices)) != len(self.devices):
             raise InputError("devices must name at least one, each once.")
+        kinds = sorted({name.partition(":")[0] for name in self.devices})
+        if len(kinds) > 1:
+            raise InputError(f"devices must be of one kind, not {', '.join(kinds)}.")
+
+    @property
+    def kind(self) -> str:
+        """What the devices are: ``local``, ``adb``, ..."""
+        return self.devices[0].partition(":")[0]
 
     @property
     def digest(self) -> str:
         """16 hexadecimal digits that differ where the plans do."""
-        text = json.dumps(self.to_json(), sort_keys=True)
+        text = json.dumps(self._deciding(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def differences(self, other: StudyPlan) -> list[str]:
-        """The names of the fields that differ."""
-        ours, theirs = self.to_json(), other.to_json()
+        """The names of what differs and decides."""
+        ours, theirs = self._deciding(), other._deciding()
         return [name for name in ours if ours[name] != theirs[name]]
+
+    def _deciding(self) -> dict[str, Any]:
+        found = self.to_json()
+        del found["devices"]
+        return {**found, "kind of device": self.kind}
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -82,8 +96,10 @@ class StudyPlan:
         missing = [name for name in cls.__dataclass_fields__ if name not in found]
         if missing:
             raise InputError(f"{missing[0]} is missing from the plan.")
-        for name in ("model", "data", "target"):
+        for name in ("model", "data", "target", "controller"):
             found[name] = fields.text(found[name], name)
+        if found["predictor"] is not None:
+            found["predictor"] = fields.text(found["predictor"], "predictor")
         found["devices"] = fields.items(found["devices"], "devices", fields.text)
         found["space"] = ArchitectureSpace.from_json(found["space"])
         found["specification"] = Specification.from_json(found["specification"])

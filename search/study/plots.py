@@ -11,16 +11,48 @@ from .result import StudyResult
 from .specification import Specification
 from .trial import Trial
 
-__all__ = ["curves", "front_plot", "quality", "quality_plot", "search_plot"]
+__all__ = [
+    "curves",
+    "front_plot",
+    "quality",
+    "quality_plot",
+    "script",
+    "search_plot",
+    "trials_plot",
+]
 
 _LAYOUT: dict[str, Any] = {"template": "plotly_white", "margin": {"t": 20, "r": 10}}
 _COLOURS = ("#2563a8", "#c2410c", "#0f9d76", "#8b5cf6", "#64748b", "#be185d")
 
 
-def front_plot(
-    trials: Mapping[int, Trial], result: StudyResult | None, specification: Specification
-) -> str:
-    """Accuracy over latency: what was estimated, what was measured, the teacher, the limit."""
+def front_plot(result: StudyResult) -> str:
+    """Accuracy over measured latency, with intervals: what was trained, what was measured with
+    inherited weights, the front of each, the teacher, the limit."""
+    import plotly.graph_objects as graph
+
+    figure = graph.Figure()
+    for trained, name, colour in (
+        (True, "front of the trained", "#0f9d76"),
+        (False, "front of the not trained, by estimate", "#2563a8"),
+    ):
+        front = [row for row in result.pareto if row["trained"] is trained]
+        figure.add_trace(
+            graph.Scatter(
+                x=[row["latency_ms"] for row in front],
+                y=[_height(row) for row in front],
+                mode="lines",
+                line={"shape": "hv", "color": colour, "width": 1},
+                name=name,
+            )
+        )
+    _add_measured(figure, result)
+    _finish(figure, result.specification, _metric(result))
+    return _html(figure, "front")
+
+
+def trials_plot(trials: Mapping[int, Trial], specification: Specification) -> str:
+    """Accuracy over latency of the trials, both estimated, and the front of those that may meet
+    the specification."""
     import plotly.graph_objects as graph
 
     figure = graph.Figure()
@@ -46,22 +78,36 @@ def front_plot(
             x=[t.outcome.latency for t in front],
             y=[t.outcome.accuracy for t in front],
             mode="lines",
-            line={"shape": "hv", "color": "#94a3b8", "width": 1},
+            line={"shape": "hv", "color": "#64748b", "width": 1},
             name="estimated front",
         )
     )
-    if result is not None:
-        _add_measured(figure, result)
+    _finish(figure, specification, "estimated accuracy")
+    return _html(figure, "trials")
+
+
+def script() -> str:
+    """What the plots of a page have in common, which stands before them."""
+    from plotly.offline import get_plotlyjs
+
+    return f"<script>{get_plotlyjs()}</script>"
+
+
+def _finish(figure: Any, specification: Specification, accuracy: str) -> None:
     if specification.latency_ms is not None:
         limit = specification.latency_ms
         figure.add_vline(x=limit, line={"color": "#c2410c", "dash": "dash"})
         figure.add_annotation(  # on a logarithmic axis places are logarithms, those of lines not
-            x=math.log10(limit), y=1, yref="paper", text=f"limit {limit:g} ms", showarrow=False
+            x=math.log10(limit),
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            text=f"limit {limit:g} ms",
+            showarrow=False,
         )
     figure.update_xaxes(title_text="latency, ms", type="log")
-    figure.update_yaxes(title_text=_metric(result))
+    figure.update_yaxes(title_text=accuracy)
     figure.update_layout(height=460, **_LAYOUT)
-    return _html(figure, "front", script=True)
 
 
 def quality(result: StudyResult) -> list[tuple[float, float, tuple[float, float], int]]:
@@ -160,13 +206,13 @@ def _add_measured(figure: Any, result: StudyResult) -> None:
     kinds: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
         ("measured, fits", "#0f9d76", lambda r: r["passed"]),
         ("measured, trained, refused", "#c2410c", lambda r: r["trained"] and not r["passed"]),
-        ("measured, not trained", "#2563a8", lambda r: not r["trained"]),
+        ("measured, not trained: estimate", "#2563a8", lambda r: not r["trained"]),
     )
     for name, colour, belongs in kinds:
         rows = [row for row in result.measured if belongs(row)]
-        heights = [row["accuracy"] if row["trained"] else row["estimate"] for row in rows]
+        heights = [_height(row) for row in rows]
         spreads = [
-            row["accuracy_interval"] if row["trained"] else (height, height)
+            row["accuracy_interval" if row["trained"] else "estimate_interval"] or (height, height)
             for row, height in zip(rows, heights, strict=True)
         ]
         figure.add_trace(
@@ -184,6 +230,8 @@ def _add_measured(figure: Any, result: StudyResult) -> None:
             )
         )
     teacher = result.teacher
+    if teacher is None:
+        return
     figure.add_trace(
         graph.Scatter(
             x=[teacher["measured"]["latency_ms"]],
@@ -211,12 +259,14 @@ def _point(trial: Trial) -> tuple[float, float]:
     return trial.outcome.latency or 0.0, trial.outcome.accuracy or 0.0
 
 
-def _metric(result: StudyResult | None) -> str:
-    return "accuracy" if result is None else str(result.teacher["name"])
+def _height(row: Mapping[str, Any]) -> float:
+    return float(row["accuracy"] if row["trained"] else row["estimate"])
 
 
-def _html(figure: Any, name: str, *, script: bool = False) -> str:
-    text: str = figure.to_html(
-        full_html=False, include_plotlyjs="inline" if script else False, div_id=name
-    )
+def _metric(result: StudyResult) -> str:
+    return "accuracy" if result.teacher is None else str(result.teacher["name"])
+
+
+def _html(figure: Any, name: str) -> str:
+    text: str = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name)
     return text

@@ -9,16 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError
 from ..pages import check_report_path, write_page
 from ..space.architecture import KINDS, Architecture
 from . import drawing, plots
+from .baselines import COLUMNS as BASELINES
+from .baselines import baseline_rows
 from .folder import StudyFolder
 from .result import StudyResult
-from .running import opened
+from .running import looked_at
 from .trial import Trial
+from .typed import damaged, read_file
 from .units import shown_memory
-from .work import trials_of
 
 __all__ = ["commands_of", "write_study_report"]
 
@@ -28,17 +29,17 @@ def write_study_report(
     path: str | os.PathLike[str],
     compare: Sequence[str | os.PathLike[str]] = (),
 ) -> Path:
-    """Write the page of a study, finished or not, whole or not at all.
+    """Write the page of a study, finished or not, whole or not at all, and nothing else.
 
     ``compare``: other studies whose search is drawn beside it, of other controllers, say. Raises
     `InputError` for a bad path, or a directory that is no study or a damaged one.
     """
     place = check_report_path(path)
     folder = StudyFolder.open(study)
-    trials = _trials(folder)
+    trials = looked_at(folder)
     result = _result(folder)
     others = [StudyFolder.open(other) for other in compare]
-    named = [(_name(one), _trials(one)) for one in others]
+    named = [(_name(one), looked_at(one)) for one in others]
     best = None if result is None else result.best
     shapes = [] if best is None else [Architecture.from_json(best["architecture"])]
     precisions = sorted(
@@ -59,12 +60,16 @@ def write_study_report(
         facts=[_introduction(folder, trials)],
         warnings=[*message, *_warnings(result)],
         notes=[verdict] if verdict else [],
-        front=plots.front_plot(trials, result, folder.plan.specification),
+        script=plots.script(),
+        front=plots.front_plot(result) if result is not None and result.measured else "",
+        trials=plots.trials_plot(trials, folder.plan.specification),
         picture=drawing.draw(shapes[0]) if shapes else "",
         legend=drawing.legend(precisions),
         measured_columns=_MEASURED,
         measured=[] if result is None else [_measured(row, best) for row in result.measured],
         quality=_quality(points),
+        baselines_columns=BASELINES,
+        baselines=[] if result is None else baseline_rows(folder, result),
         quality_plot=plots.quality_plot(points) if points else "",
         search=plots.search_plot([(_name(folder), trials), *named]),
         compared=[
@@ -99,7 +104,7 @@ def commands_of(folder: StudyFolder, result: StudyResult | None) -> list[str]:
         "target": plan.target,
         "threads": plan.threads,
         "storage": folder.storage,
-        **{name: asked[name] for name in ("teacher", "predictor", "dev", "metric")},
+        **{name: asked[name] for name in ("teacher", "predictor", "dev", "split", "metric")},
     }
     for name, value in options.items():
         if value is not None:
@@ -117,29 +122,20 @@ def commands_of(folder: StudyFolder, result: StudyResult | None) -> list[str]:
         found += [
             shlex.join(["canao", "bench", bundle, "--device", plan.devices[0]])
             + f" --threads {plan.threads}",
-            shlex.join(["canao", "eval", bundle, "--data", str(asked["dev"] or asked["data"])])
-            + f" --device {plan.devices[0]} --seq-len {length}",
+            shlex.join(
+                ["canao", "eval", bundle, "--data", str(asked["dev"] or asked["data"])]
+                + ["--split", str(asked["split"]), "--device", plan.devices[0]]
+                + ["--seq-len", str(length)]
+                + ([] if asked["metric"] is None else ["--metric", str(asked["metric"])])
+            ),
         ]
     return found
 
 
-def _trials(folder: StudyFolder) -> dict[int, Trial]:
-    if folder.storage is None and not folder.journal.is_file():
-        return {}
-    with opened(folder) as ledger:
-        found = trials_of(ledger)
-    return {number: found[number] for number in found if number < folder.trials}
-
-
 def _result(folder: StudyFolder) -> StudyResult | None:
-    try:
-        text = folder.result.read_text(encoding="utf-8")
-    except OSError:
-        return None
-    try:
-        return StudyResult.from_json(json.loads(text))
-    except (ValueError, InputError) as error:
-        raise InputError(f"{folder.result} is damaged: {error}") from error
+    with damaged(folder.result, "give the command of the search again, which writes it"):
+        found = read_file(folder.result)
+        return None if found is None else StudyResult.from_json(found)
 
 
 def _name(folder: StudyFolder) -> str:
@@ -163,7 +159,7 @@ def _verdict(result: StudyResult | None) -> str:
     if result is None:
         return "The study is not finished: nothing was measured yet."
     best = result.best
-    if best is None:
+    if best is None or result.teacher is None:
         return ""
     faster = result.teacher["measured"]["latency_ms"] / best["latency_ms"]
     memory = best["memory_bytes"]
@@ -195,12 +191,13 @@ _MEASURED = (
 def _measured(row: Mapping[str, Any], best: Mapping[str, Any] | None) -> tuple[str, ...]:
     trained = row["trained"]
     low, high = row["latency_interval"]
+    interval = row["accuracy_interval" if trained else "estimate_interval"]
     is_best = best is not None and best["trial"] == row["trial"]
     verdict = "best" if is_best else "fits" if row["passed"] else "refused" if trained else ""
     return (
         str(row["trial"]),
-        f"{row['accuracy']:.2f}" if trained else f"about {row['estimate']:.2f}",
-        "{:.2f} to {:.2f}".format(*row["accuracy_interval"]) if trained else "not trained",
+        f"{row['accuracy']:.2f}" if trained else f"about {row['estimate']:.2f}, not trained",
+        "" if interval is None else "{:.2f} to {:.2f}".format(*interval),
         f"{row['loss']:.2f}" if trained else "",
         f"{row['latency_ms']:.3g}" + (" (emulated)" if row["emulated"] else ""),
         f"{low:.3g} to {high:.3g}",

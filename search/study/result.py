@@ -2,38 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import InputError
+from ..space.architecture import Architecture
 from .finalist import Finalist
 from .finals import Finals
-from .guarantee import misses
+from .folder import StudyFolder
+from .measured import Measured
+from .nearest import nearest
 from .pareto import front_of
 from .specification import Specification
 from .trial import Trial
-from .units import shown_memory
+from .typed import read_fields, read_row
 
-__all__ = ["StudyResult", "result_of"]
+__all__ = ["TEACHER", "StudyResult", "measured_front", "none_possible", "result_of"]
 
-_VERSION = 1
+_VERSION = 2
+_Interval = tuple[float, float]
+TEACHER = {"name": str, "metric": float, "interval": _Interval, "measured": Measured}
+"""What is known of a teacher, at least, and of which types."""
+_MEASURED = {
+    "trial": int,
+    "architecture": Architecture,
+    "estimate": float,
+    "estimate_interval": _Interval | None,
+    "predicted_ms": float,
+    "predicted_interval": _Interval,
+    "latency_ms": float,
+    "latency_interval": _Interval,
+    "memory_bytes": int | None,
+    "emulated": bool,
+    "stable": bool,
+    "trained": bool,
+    "bundle": str | None,
+    "passed": bool,
+}
+_TRAINED = {
+    "model": str,
+    "metric": str,
+    "accuracy": float,
+    "accuracy_interval": _Interval,
+    "loss": float,
+    "params": int,
+}
+_ESTIMATED = {"trial": int, "accuracy": float | None, "latency_ms": float | None}
+_REFUSED = {"trial": int, "digest": str, "stage": str, "reasons": tuple[str, ...]}
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResult:
     """``best``: the model to take, with ``model`` (its directory) and ``bundle``; None where
-    none fits, and ``message`` says how near the nearest came. ``pareto``: trials that may meet
-    the specification and that no other beats, as estimated. ``measured``: all that was measured
-    on the device. ``refused``: who was, at which ``stage`` and why. ``teacher``: its metric and
-    its latency on the device. ``study``: the directory.
+    none fits, and ``message`` says how near the nearest came. ``measured``: all that was measured
+    on the device. ``pareto``: those of them that no other beats in accuracy and measured latency:
+    the trained ones by their metric, and those that were not trained, among themselves, by the
+    estimate. ``estimated``: trials that may meet the specification and that no other beats, as
+    estimated. ``refused``: who was, at which ``stage`` and why. ``teacher``: its metric and its
+    latency on the device; None where the search ended before it was asked. ``study``: the
+    directory.
     """
 
     best: Mapping[str, Any] | None
     pareto: Sequence[Mapping[str, Any]]
+    estimated: Sequence[Mapping[str, Any]]
     measured: Sequence[Mapping[str, Any]]
     refused: Sequence[Mapping[str, Any]]
-    teacher: Mapping[str, Any]
+    teacher: Mapping[str, Any] | None
     specification: Specification
     trials: int
     drift: float
@@ -49,23 +86,52 @@ class StudyResult:
             **vars(self),
             "best": None if self.best is None else dict(self.best),
             "pareto": [dict(row) for row in self.pareto],
+            "estimated": [dict(row) for row in self.estimated],
             "measured": [dict(row) for row in self.measured],
             "refused": [dict(row) for row in self.refused],
-            "teacher": dict(self.teacher),
+            "teacher": None if self.teacher is None else dict(self.teacher),
             "specification": self.specification.to_json(),
         }
 
     @classmethod
-    def from_json(cls, value: Any) -> StudyResult:
+    def from_json(cls, value: object) -> StudyResult:
         """The inverse of `to_json`; raises `InputError` where it is none."""
-        if not isinstance(value, Mapping) or value.get("version") != _VERSION:
-            raise InputError(f"The result of a study has version {_VERSION}.")
-        found = {name: item for name, item in value.items() if name != "version"}
-        try:
-            given = Specification.from_json(found["specification"])
-            return cls(**{**found, "specification": given})
-        except (KeyError, TypeError) as error:
-            raise InputError(f"The result of the study is damaged: {error}.") from error
+        found = read_fields(cls, value, "a result", version=_VERSION)
+        if found["teacher"] is not None:
+            read_row(found["teacher"], TEACHER, "the teacher")
+        rows = [*found["measured"], *found["pareto"]]
+        for row in [*rows, *([] if found["best"] is None else [found["best"]])]:
+            read_row(row, _MEASURED, "a measured model")
+            if min(row["latency_ms"], row["predicted_ms"]) <= 0:
+                raise InputError("a latency of a measured model is not above 0")
+            if row["trained"]:
+                read_row(row, _TRAINED, "a trained model")
+        for row in found["estimated"]:
+            read_row(row, _ESTIMATED, "an estimated model")
+        for row in found["refused"]:
+            read_row(row, _REFUSED, "a refused model")
+        if found["best"] is not None and not (found["best"]["trained"] and found["teacher"]):
+            raise InputError("the best model was not trained")
+        return cls(**found)
+
+
+def none_possible(folder: StudyFolder, message: str, seconds: float) -> StudyResult:
+    """Of a study that ended before its first trial, because the specification is impossible."""
+    return StudyResult(
+        best=None,
+        pareto=[],
+        estimated=[],
+        measured=[],
+        refused=[],
+        teacher=None,
+        specification=folder.plan.specification,
+        trials=0,
+        drift=1.0,
+        study=str(folder.path.absolute()),
+        machine=platform.node(),
+        seconds=seconds,
+        message=message,
+    )
 
 
 def result_of(
@@ -78,18 +144,35 @@ def result_of(
 ) -> StudyResult:
     """Put a result together; ``facts`` are fields of it."""
     best = next(iter(finals.passed), None)
+    measured = [_row(one, teacher["metric"], trials) for one in finals.finalists if one.last]
     return StudyResult(
-        best=None if best is None else _row(best, teacher["metric"]),
-        pareto=[_estimated(trial) for trial in _front(trials)],
-        measured=[_row(one, teacher["metric"]) for one in finals.finalists if one.last],
+        best=None if best is None else _row(best, teacher["metric"], trials),
+        pareto=measured_front(measured),
+        estimated=[_estimated(trial) for trial in _front(trials)],
+        measured=measured,
         refused=[*_refused(finals.finalists), *_dropped(trials)],
         teacher=teacher,
         specification=specification,
         trials=len(trials),
         drift=round(finals.drift, 4),
-        message="" if best else _nearest(trials, finals.finalists, specification, teacher),
+        message="" if best else nearest(trials, finals.finalists, specification, teacher),
         **facts,
     )
+
+
+def measured_front(measured: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of the rows of what was measured those that no other beats, the trained ones first.
+
+    A metric and an estimate are of different rows and different weights, so neither can say that
+    it is better than the other.
+    """
+    trained = front_of(
+        [row for row in measured if row["trained"]], lambda r: (r["latency_ms"], r["accuracy"])
+    )
+    others = front_of(
+        [row for row in measured if not row["trained"]], lambda r: (r["latency_ms"], r["estimate"])
+    )
+    return [*trained, *others]
 
 
 def _front(trials: Mapping[int, Trial]) -> list[Trial]:
@@ -103,21 +186,27 @@ def _estimated(trial: Trial) -> dict[str, Any]:
         "trial": trial.number,
         "architecture": trial.architecture.to_json(),
         "accuracy": outcome.accuracy,
-        "accuracy_interval": finding and finding.accuracy_interval,
+        "accuracy_interval": _listed(finding.accuracy_interval if finding else None),
         "latency_ms": outcome.latency,
-        "latency_interval": finding and finding.latency_interval,
+        "latency_interval": _listed(finding.latency_interval if finding else None),
         "memory_bytes": outcome.memory,
     }
 
 
-def _row(one: Finalist, teacher: float) -> dict[str, Any]:
+def _listed(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else list(interval)
+
+
+def _row(one: Finalist, teacher: float, trials: Mapping[int, Trial]) -> dict[str, Any]:
     last, trained = one.last, one.trained
     assert last is not None
+    finding = trials[one.trial].finding if one.trial in trials else None
     peaks = [m.peak_bytes for m in one.measured or (last,) if m.peak_bytes is not None]
     found: dict[str, Any] = {
         "trial": one.trial,
         "architecture": one.architecture.to_json(),
         "estimate": one.estimate,
+        "estimate_interval": _listed(finding.accuracy_interval if finding else None),
         "predicted_ms": one.predicted_ms,
         "predicted_interval": list(one.predicted_interval),
         "latency_ms": last.latency_ms,
@@ -171,65 +260,3 @@ def _dropped(trials: Mapping[int, Trial]) -> list[dict[str, Any]]:
         for trial in trials.values()
         if trial.outcome.accuracy is None
     ]
-
-
-def _nearest(
-    trials: Mapping[int, Trial],
-    finalists: Sequence[Finalist],
-    specification: Specification,
-    teacher: Mapping[str, Any],
-) -> str:
-    """How near the best came, and what would have to give."""
-    start = f"No model meets the specification ({specification})"
-    offers = []
-    for name, option, needed in _LIMITS:
-        value = getattr(specification, name)
-        if value is None:
-            continue
-        loose = Specification(**{**vars(specification), name: None})
-        near = []
-        for one in finalists:
-            measured = one.measured or ((one.screened,) if one.screened else ())
-            metric = one.trained and one.trained.metric
-            if not measured or (one.trained is None and name == "max_loss"):
-                continue
-            rest = misses(loose, measured, metric=metric or None, teacher=teacher["metric"])
-            if not rest and (found := needed(one, teacher["metric"])) is not None:
-                near.append((found, one))
-        if near:
-            found, one = min(near, key=lambda pair: pair[0])
-            trained = "" if one.trained else ", not trained yet"
-            offers.append(f"{option(found)} would take trial {one.trial}{trained}")
-    if offers:
-        return f"{start}: {'; '.join(offers)}."
-    times = [t.outcome.latency for t in trials.values() if t.outcome.latency is not None]
-    sizes = [t.outcome.memory for t in trials.values() if t.outcome.memory is not None]
-    if not times or not sizes:
-        return f"{start}: none of {len(trials)} could be built."
-    return (
-        f"{start}: of {len(trials)} trials the fastest is predicted at {min(times):.3g} ms and "
-        f"the smallest estimated at {shown_memory(min(sizes))}; ask for less, give more "
-        "--trials, or a --space with smaller sizes."
-    )
-
-
-def _upper(one: Finalist, _: float) -> float | None:
-    measured = one.measured or ((one.screened,) if one.screened else ())
-    return max((m.interval[1] for m in measured), default=None)
-
-
-def _peak(one: Finalist, _: float) -> float | None:
-    measured = one.measured or ((one.screened,) if one.screened else ())
-    return max((m.peak_bytes for m in measured if m.peak_bytes is not None), default=None)
-
-
-def _loss(one: Finalist, teacher: float) -> float | None:
-    return None if one.trained is None else teacher - one.trained.metric
-
-
-_Offer = tuple[str, Callable[[float], str], Callable[[Finalist, float], float | None]]
-_LIMITS: tuple[_Offer, ...] = (
-    ("latency_ms", lambda value: f"--latency {value * 1.005:.3g}ms", _upper),
-    ("memory_bytes", lambda value: f"--memory {value * 1.005 / 1e6:.3g}MB", _peak),
-    ("max_loss", lambda value: f"--max-loss {value + 0.01:.2f}%", _loss),
-)

@@ -16,14 +16,14 @@ from pathlib import Path
 from ...errors import CanaoError
 from ..controllers import Controller, make
 from .folder import StudyFolder
-from .ledger import Ledger
+from .ledger import Ledger, finished_in
 from .liveness import BEAT, PATIENCE, Watch, Worker
 from .problem import Evaluator
 from .storage import open_storage, reachable
 from .trial import Trial
-from .work import Snapshot, trials_of, work
+from .work import Snapshot, read_trials, trials_of, work
 
-__all__ = ["MakeEvaluator", "opened", "run_trials"]
+__all__ = ["MakeEvaluator", "looked_at", "opened", "run_trials"]
 
 MakeEvaluator = Callable[[StudyFolder], Evaluator]
 """Makes what judges architectures, in each worker. It is called by name in processes that are
@@ -44,12 +44,24 @@ def opened(
     with Worker(folder.workers) as worker, reachable(folder.storage):
         yield Ledger(
             storage,
-            f"canao-{folder.plan.digest}",
+            _name(folder),
             plan=folder.plan.digest,
             worker=worker,
             watch=Watch(folder.workers, patience),
             beat=beat,
         )
+
+
+def looked_at(folder: StudyFolder) -> dict[int, Trial]:
+    """A study's finished trials, for who takes no part in it: nothing is written."""
+    storage = open_storage(folder.storage, folder.journal, look=True)
+    with reachable(folder.storage):
+        found = read_trials(finished_in(storage, _name(folder), folder.plan.digest))
+    return {number: found[number] for number in found if number < folder.trials}
+
+
+def _name(folder: StudyFolder) -> str:
+    return f"canao-{folder.plan.digest}"
 
 
 def run_trials(

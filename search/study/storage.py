@@ -21,21 +21,22 @@ _GRPC = re.compile(r"grpc://([^/:@\s]+|\[[0-9a-fA-F:]+\]):([0-9]{1,5})/?")
 _JOURNAL = "journal://"
 
 
-def open_storage(url: str | None, own: Path) -> BaseStorage:
+def open_storage(url: str | None, own: Path, *, look: bool = False) -> BaseStorage:
     """The storage at ``url``: ``journal://FILE``, ``grpc://HOST:PORT`` (Optuna's proxy), or what
     SQLAlchemy takes, such as ``sqlite:///FILE`` and ``postgresql://HOST/NAME``. None: the
-    journal ``own``.
+    journal ``own``. It is made if it is not there, unless ``look`` says that nothing shall be
+    written.
 
-    Raises `InputError` where there is none, or it cannot be reached.
+    Raises `InputError` where there is none, or it cannot be reached, or a journal is damaged.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None or url.startswith(_JOURNAL):
-        from .journal import JournalFile
+        from .journal import Journal, JournalFile
 
         place = own if url is None else Path(url.removeprefix(_JOURNAL)).absolute()
-        return optuna.storages.JournalStorage(JournalFile(place))
+        return Journal(JournalFile(place, look=look))
     if url.startswith("grpc:"):
         return _grpc(url)
     if "://" not in url:
@@ -44,7 +45,11 @@ def open_storage(url: str | None, own: Path) -> BaseStorage:
             "postgresql://HOST/NAME or grpc://HOST:PORT."
         )
     try:
+        if look and not _is_there(url):
+            raise InputError(f"The storage {url} cannot be reached: there is no such file.")
         return optuna.storages.get_storage(url)
+    except CanaoError:
+        raise
     except ModuleNotFoundError as error:
         raise InputError(
             f"The storage {url} needs the package {error.name!r}: install it."
@@ -74,6 +79,15 @@ def reachable(url: str | None) -> Iterator[None]:
         raise CanaoError(
             f"{where} was lost: {_reason(error)}; the same command goes on once it is back."
         ) from error
+
+
+def _is_there(url: str) -> bool:
+    """False for a SQLite file that would be made."""
+    from sqlalchemy.engine import make_url
+
+    parts = make_url(url)
+    file = parts.database if parts.get_backend_name() == "sqlite" else None
+    return not file or Path(file).exists()
 
 
 def _grpc(url: str) -> BaseStorage:

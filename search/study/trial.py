@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...compiler.compression import fields
-from ...errors import InputError
 from ..controllers import Outcome
 from ..space.architecture import Architecture
+from .typed import read_as, read_fields
 
 __all__ = ["Finding", "Trial"]
 
@@ -40,12 +39,9 @@ class Finding:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Finding:
-        """The inverse of `to_json`."""
-        known: dict[str, Any] = {
-            n: tuple(v) if isinstance(v, list) else v for n, v in value.items()
-        }
-        return cls(**known)
+    def from_json(cls, value: object) -> Finding:
+        """The inverse of `to_json`; raises `InputError` where it is none."""
+        return read_as(cls, value, "a finding")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,19 +76,4 @@ class Trial:
     @classmethod
     def from_json(cls, value: object) -> Trial:
         """The inverse of `to_json`; raises `InputError` where it is none."""
-        names = ("version", *cls.__dataclass_fields__)
-        found = dict(fields.table(value, "The trial", names, of="a trial"))
-        if found.pop("version", None) != _VERSION:
-            raise InputError(f"The trial was written by another canao: version is {_VERSION}.")
-        try:
-            finding = found["finding"]
-            return cls(
-                **{
-                    **found,
-                    "architecture": Architecture.from_json(found["architecture"]),
-                    "finding": None if finding is None else Finding.from_json(finding),
-                    "outcome": Outcome.from_json(found["outcome"]),
-                }
-            )
-        except (KeyError, TypeError) as error:
-            raise InputError(f"A trial of the study is damaged: {error}.") from error
+        return cls(**read_fields(cls, value, "a trial", version=_VERSION))

@@ -5,10 +5,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from decimal import ROUND_CEILING, Context, Decimal
 
 from ...errors import InputError
 
-__all__ = ["parse_latency", "parse_loss", "parse_memory", "shown_memory"]
+__all__ = [
+    "enough_latency",
+    "enough_loss",
+    "enough_memory",
+    "parse_latency",
+    "parse_loss",
+    "parse_memory",
+    "shown_memory",
+]
 
 _NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-zµμ%]*)\s*", re.ASCII)
 _TIMES = {"ms": 1.0, "s": 1000.0, "us": 1e-3}
@@ -39,6 +48,27 @@ def parse_loss(text: str) -> float:
 def shown_memory(size: float) -> str:
     """Bytes for people, in millions."""
     return f"{size / 1e6:.3g} MB"
+
+
+def enough_latency(milliseconds: float) -> str:
+    """A limit as `parse_latency` takes it, at least that and hardly more: ``4580ms``."""
+    return f"{_enough(milliseconds)}ms"
+
+
+def enough_memory(size: float) -> str:
+    """The same for `parse_memory`: ``112MB``."""
+    return f"{_enough(math.ceil(round(size, 3)) / 1e6, least=1e-6)}MB"
+
+
+def enough_loss(points: float) -> str:
+    """The same for `parse_loss`: ``1.35%``."""
+    return f"{_enough(max(points, 0.0), least=0.01)}%"
+
+
+def _enough(value: float, least: float = 1e-9) -> str:
+    """Three digits that count, rounded up, and no exponent."""
+    exact = Decimal(str(max(value, least)))
+    return f"{Context(prec=3, rounding=ROUND_CEILING).plus(exact):f}"
 
 
 def _positive(text: str, name: str, units: Mapping[str, float], example: str) -> float:

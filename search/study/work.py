@@ -17,12 +17,14 @@ from ..space.space import ArchitectureSpace
 from .ledger import Claim, Ledger
 from .problem import Evaluator
 from .trial import Trial
+from .typed import read_file, read_row
 
-__all__ = ["Snapshot", "trials_of", "work"]
+__all__ = ["Snapshot", "read_trials", "trials_of", "work"]
 
 _DRAWS = 8
 _MOST_LOST = 3
 _PAUSE = 0.2
+_SNAPSHOT = {"version": int, "told": tuple[int, ...], "state": Mapping[str, Any]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,20 +41,42 @@ class Snapshot:
     def restore(self, controller: Controller, finished: Mapping[int, Any]) -> list[int]:
         """Take it up if it is of these trials; the numbers of those that it was told."""
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-            told = [int(number) for number in found["told"]]
+            found = read_row(read_file(self.path), _SNAPSHOT, "a snapshot")
+            told = list(found["told"])
             if found["version"] == 1 and all(number in finished for number in told):
                 controller.restore(found["state"])
                 return told
-        except (OSError, ValueError, KeyError, TypeError, InputError):
+        except (ValueError, LookupError, TypeError, AttributeError, InputError):
             pass  # everything can be told again
         return []
 
 
 def trials_of(ledger: Ledger) -> dict[int, Trial]:
     """The finished trials of a study by number; raises `InputError` for damaged ones."""
-    found = ledger.finished()
-    return {number: Trial.from_json(found[number]) for number in sorted(found) if number >= 0}
+    return read_trials(ledger.finished())
+
+
+def read_trials(records: Mapping[int, Mapping[str, Any]]) -> dict[int, Trial]:
+    """The trials among the records of a ledger, by number; raises `InputError` for damaged
+    ones."""
+    found = {}
+    for number in sorted(records):
+        if number < 0:
+            continue
+        try:
+            found[number] = Trial.from_json(records[number])
+        except InputError as error:
+            reason = str(error).rstrip(".")
+            raise InputError(
+                f"Trial {number} of the study is damaged ({reason}): restore the study from a "
+                "copy, or begin another."
+            ) from error
+        if found[number].number != number:
+            raise InputError(
+                f"Trial {number} of the study says that it is trial {found[number].number}: "
+                "restore the study from a copy, or begin another."
+            )
+    return found
 
 
 def work(
@@ -107,7 +131,7 @@ def work(
 
 def _news(ledger: Ledger, done: Mapping[int, Trial]) -> dict[int, Trial]:
     found = ledger.finished()
-    return {n: Trial.from_json(found[n]) for n in sorted(found) if n >= 0 and n not in done}
+    return read_trials({number: found[number] for number in found if number not in done})
 
 
 def _evaluate(

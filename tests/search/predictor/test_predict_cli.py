@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from canao.cli import app
 from canao.errors import CanaoError
+from canao.search.predictor.records import Record
 
 from .devices import Formula, drawn, measured
 
@@ -48,11 +49,16 @@ def test_a_predictor_is_trained_tried_adapted_and_shown(data: Path, tmp_path: Pa
     trained = run("train", "--store", data, "--seed", 3, "-o", one)
     assert trained.keys() >= KEYS | {"path", "baselines", "setting"}
     assert (trained["n_train"], trained["n_test"]) == (42, 28)
+    assert names(trained) == {"flops", "neural net"}  # nothing tells times of dispatches
+    assert trained["baselines"]["flops"]["mape"] > trained["mape"]
     assert 0.9 < trained["spearman"] <= 1
     assert 0.7 < trained["coverage_90"] <= 1
     # The same seed tries the same architectures, which the written one has not seen.
     tried = run("eval", "--store", data, "--predictor", one)
     assert {key: tried[key] for key in KEYS} == {key: trained[key] for key in KEYS}
+    # The baselines learn from what the predictor has learned from.
+    assert tried["baselines"]["flops"] == trained["baselines"]["flops"]
+    assert names(tried) == {"flops", "neural net"}
 
     adapted = run(
         "train", "--store", data, "--threads", 2, "--adapt", one, "--samples", 15, "-o", two
@@ -60,12 +66,17 @@ def test_a_predictor_is_trained_tried_adapted_and_shown(data: Path, tmp_path: Pa
     assert (adapted["n_train"], adapted["n_test"]) == (15, 55)
     assert adapted["setting"]["threads"] == 2
     assert adapted["spearman"] > 0.9
+    assert adapted["baselines"]["neural net"]["n_train"] == 15
+    tried = run("eval", "--store", data, "--threads", 2, "--adapt", one, "--samples", 15)
+    assert tried["baselines"]["flops"] == adapted["baselines"]["flops"]
 
     page = tmp_path / "page.html"
     shown = run("show", two, "--store", data, "--threads", 2, "-o", page)
     assert shown["path"] == str(page)
     assert any("Adapted from" in text for text in shown["facts"])
+    assert names(shown) == {"flops", "neural net"}
     text = page.read_text()
+    assert "neural net" in text
     assert "http-equiv" not in text
     assert "<script src" not in text
     assert "product/f32" in text
@@ -74,6 +85,36 @@ def test_a_predictor_is_trained_tried_adapted_and_shown(data: Path, tmp_path: Pa
     everything = run("train", "--store", data, "--all", "-o", one)
     assert everything["learned_from"] == 70
     assert everything["n_train"] == 42
+
+
+def test_training_without_a_file_tells_alone(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = run("train", "--store", data, "--seed", 3)
+    assert found.keys() >= KEYS
+    assert found["path"] is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_baselines_that_nothing_here_teaches(data: Path, tmp_path: Path) -> None:
+    """The predictor learned elsewhere: the table says so."""
+    one = tmp_path / "one.json"
+    run("train", "--store", data, "-o", one)
+    records = [json.loads(line) for line in data.read_text().splitlines()][:70]
+    learned = set(json.loads(one.read_text())["trained_on"])
+    fresh = [r for r in records if Record.from_json(r).architecture.digest not in learned]
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps(one) + "\n" for one in fresh))
+    assert run("eval", "--store", other, "--predictor", one)["baselines"] == {}
+    done = CliRunner().invoke(
+        app, ["predict", "eval", "--store", str(other), "--predictor", str(one)]
+    )
+    assert "too few" in " ".join(done.stdout.split())
+
+
+def names(found: dict[str, Any]) -> set[str]:
+    return set(found["baselines"])
 
 
 def test_it_tells_people_what_it_found(data: Path, tmp_path: Path) -> None:

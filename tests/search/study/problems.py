@@ -19,7 +19,18 @@ from canao.search.study.specification import Specification
 from canao.search.study.trial import Finding
 from tests.search.controllers.synthetic import accuracy_of, latency_of, small_space
 
-__all__ = ["Judge", "judge", "plan", "study"]
+__all__ = ["ASKED", "Judge", "judge", "plan", "study"]
+
+
+ASKED = {
+    "model": "<b>model",
+    "data": "data",
+    "teacher": None,
+    "dev": None,
+    "split": "dev",
+    "metric": None,
+    "predictor": None,
+}
 
 
 class Judge:
@@ -74,4 +85,4 @@ def plan(**changes: object) -> StudyPlan:
 
 
 def study(path: Path, trials: int, storage: str | None = None, **changes: object) -> StudyFolder:
-    return StudyFolder.begin(path, plan(**changes), trials=trials, storage=storage, asked={})
+    return StudyFolder.begin(path, plan(**changes), trials=trials, storage=storage, asked=ASKED)

@@ -9,12 +9,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from canao.errors import CanaoError, DeviceError, InputError, NumericsError
+from canao.search.predictor.predictor import LatencyPredictor
 from canao.search.space.architecture import Architecture
+from canao.search.study.baselines import baseline_rows
+from canao.search.study.calibration import Calibration
 from canao.search.study.finalist import Finalist, Trained
 from canao.search.study.finals import Finals, candidates, hold_finals
 from canao.search.study.folder import StudyFolder
@@ -28,7 +32,8 @@ from canao.search.study.running import run_trials
 from canao.search.study.specification import Specification
 from canao.search.study.trial import Trial
 from tests.search.controllers.synthetic import accuracy_of, latency_of
-from tests.search.study.problems import judge, plan, study
+from tests.search.study.problems import ASKED, judge, plan, study
+from tests.search.study.test_calibration import REFERENCE, measure
 
 TEACHER = 75.0
 
@@ -198,7 +203,17 @@ def test_wrong_numbers_are_refused_and_the_next_is_trained(tmp_path: Path) -> No
         (Specification(latency_ms=0.8, max_loss=0.1), Bench(), r"--max-loss [\d.]+% would take"),
         (Specification(latency_ms=0.5), Bench(slower=9), r"--latency [\d.]+ms would take trial"),
         (Specification(memory_bytes=5_000_000), Bench(), r"--memory 6\.03MB would take trial"),
-        (Specification(latency_ms=0.001), Bench(), "the fastest is predicted at"),
+        (
+            Specification(latency_ms=0.001),
+            Bench(),
+            r"the fastest is predicted at .*allow --latency",
+        ),
+        (
+            Specification(latency_ms=0.5, memory_bytes=5_000_000),
+            Bench(slower=9),
+            r"--latency [\d.]+ms with --memory 6\.03MB would take trial \d+, not trained yet",
+        ),
+        (Specification(latency_ms=9.0), Bench(broken=(1, 2, 3)), r"because: The outputs differ;"),
     ],
 )
 def test_none_fits(tmp_path: Path, given: Specification, bench: Bench, message: str) -> None:
@@ -216,6 +231,37 @@ def test_what_would_have_to_give_is_enough(tmp_path: Path) -> None:
     offered = told(trials, finals, given).message.split("--latency ")[1].split("ms")[0]
     loose = begun(tmp_path / "t", Specification(latency_ms=float(offered)), trials=12)
     assert found(loose, Bench(slower=9))[1].passed
+
+
+def test_all_that_would_have_to_give_is_enough(tmp_path: Path) -> None:
+    """Of the model that misses several limits by the least."""
+    given = Specification(latency_ms=0.5, memory_bytes=5_000_000, max_loss=20.0)
+    trials, finals = found(begun(tmp_path / "s", given, trials=12), Bench(slower=9))
+    message = told(trials, finals, given).message
+    options = re.search(r"--latency (\S+) with --memory (\S+) would", message)
+    assert options is not None
+    loose = Specification.parse(latency=options[1], memory=options[2], max_loss="20%")
+    assert found(begun(tmp_path / "t", loose, trials=12), Bench(slower=9))[1].passed
+
+
+def test_the_front_is_of_what_was_measured(tmp_path: Path) -> None:
+    given = Specification(latency_ms=0.8, max_loss=20.0)
+    trials, finals = found(begun(tmp_path / "s", given), Bench(slower=1.2))
+    result = told(trials, finals, given)
+    measured = {row["trial"]: row for row in result.measured}
+    assert result.pareto
+    assert all(measured[row["trial"]] == row for row in result.pareto)
+    for trained, height in ((True, "accuracy"), (False, "estimate")):
+        front = [row for row in result.pareto if row["trained"] is trained]
+        for row in (row for row in result.measured if row["trained"] is trained):
+            assert any(
+                one["latency_ms"] <= row["latency_ms"] and one[height] >= row[height]
+                for one in front
+            )
+    for row in result.measured:
+        low, high = row["estimate_interval"]
+        assert low < row["estimate"] < high
+    assert {row["trial"] for row in result.estimated} <= set(trials)
 
 
 @pytest.mark.parametrize(
@@ -355,6 +401,7 @@ def test_the_page_tells_everything_and_needs_no_network(tmp_path: Path) -> None:
     )
     place = tmp_path / "page.html"
     write_study_report(tmp_path / "s", place)  # before anything was tried
+    assert sorted(file.name for file in folder.path.iterdir()) == ["study.json", "workers"]
     trials, finals = found(folder, Bench(slower=1.2))
     write_study_report(tmp_path / "s", place)
     assert "The study is not finished" in place.read_text(encoding="utf-8")
@@ -373,6 +420,10 @@ def test_the_page_tells_everything_and_needs_no_network(tmp_path: Path) -> None:
         "random, seed 1",
         "tpe, seed 1",
         "--latency 0.8ms --max-loss 20%",
+        "--split dev",
+        "front of the trained",
+        "front of the not trained, by estimate",
+        "estimated front",
         result.refused[0]["reasons"][0],
         "were predicted to within 10 %",
         "&lt;b&gt;model",  # names are escaped
@@ -380,15 +431,38 @@ def test_the_page_tells_everything_and_needs_no_network(tmp_path: Path) -> None:
         assert wanted in text
     assert "<script src" not in text
     assert "<link" not in text
-    assert commands_of(folder, result)[1].startswith("canao search '<b>model' --data data")
+    search, _, again = commands_of(folder, result)[1:]
+    assert search.startswith("canao search '<b>model' --data data")
+    assert "--data data --split dev --device local --seq-len" in again
 
 
-ASKED = {
-    "model": "<b>model",
-    "data": "data",
-    "teacher": None,
-    "dev": None,
-    "split": "dev",
-    "metric": None,
-    "predictor": None,
-}
+def test_the_page_has_baselines_beside_the_predictor(tmp_path: Path) -> None:
+    """They learn from what the predictor has learned from, and are tried on the finalists."""
+    given = Specification(latency_ms=0.8)
+    folder = begun(tmp_path / "s", given)
+    trials, finals = found(folder, Bench())
+    result = told(trials, finals, given)
+    assert baseline_rows(folder, result) == []  # what the device is like is not here
+    drawn = {one.digest: one for one in map(folder.plan.space.sample, [RNG] * 60)}
+    records = [measure(Path(), "local", one)[0] for one in drawn.values()][:25]
+    known = Calibration(
+        predictor=LatencyPredictor.fit(records[:24]),
+        reference_ms=REFERENCE,
+        memory_base=1,
+        records=tuple(records),
+    )
+    folder.calibration.write_text(json.dumps(known.to_json()), encoding="utf-8")
+    rows = {row[0]: row[1:] for row in baseline_rows(folder, result)}
+    assert list(rows) == ["predictor", "flops", "neural net"]
+    assert {row[0] for row in rows.values()} == {"24"}
+    assert rows["predictor"][1] == "0.0%"  # the finalists took what was predicted
+    folder.result.write_text(json.dumps(result.to_json()), encoding="utf-8")
+    page = write_study_report(folder.path, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<td>neural net</td>" in page
+    # Of a predictor that learned elsewhere nothing here can teach others.
+    elsewhere = dataclasses.replace(known, records=())
+    folder.calibration.write_text(json.dumps(elsewhere.to_json()), encoding="utf-8")
+    assert baseline_rows(folder, result)[1][:2] == ("simpler ones", "too few measurements")
+
+
+RNG = np.random.default_rng(5)

@@ -17,10 +17,9 @@ from optuna.storages._grpc.server import make_server
 
 from canao.errors import InputError
 from canao.search.study.folder import StudyFolder
-from canao.search.study.journal import JournalFile
 from canao.search.study.ledger import Ledger
 from canao.search.study.liveness import Watch, Worker
-from canao.search.study.running import opened, run_trials
+from canao.search.study.running import looked_at, opened, run_trials
 from canao.search.study.storage import open_storage
 from canao.search.study.trial import Trial
 from canao.search.study.work import trials_of
@@ -210,21 +209,6 @@ def test_workers_elsewhere_count_or_are_dead(tmp_path: Path) -> None:
         Ledger(storage, "s", plan="q", worker=here._worker, watch=here._watch)
 
 
-def test_a_line_that_a_killed_process_left_is_cut_off(tmp_path: Path) -> None:
-    file = tmp_path / "trials.log"
-    journal = JournalFile(file)
-    journal.append_logs([{"a": 1}, {"b": "x" * 9000}])
-    with file.open("ab") as raw:
-        raw.write(b'{"c": 3, "half')
-    assert list(JournalFile(file).read_logs(0)) == list(journal.read_logs(0))
-    journal.append_logs([{"d": 4}])
-    assert [list(log) for log in journal.read_logs(0)] == [["a"], ["b"], ["d"]]
-    assert list(journal.read_logs(2)) == [{"d": 4}]
-    file.write_bytes(file.read_bytes().replace(b'"a"', b"'a'"))
-    with pytest.raises(InputError, match=r"Line 1 of .*trials.log is damaged"):
-        list(JournalFile(file).read_logs(0))
-
-
 @pytest.mark.parametrize(
     ("url", "message"),
     [
@@ -240,16 +224,79 @@ def test_storages_that_are_not_there(tmp_path: Path, url: str, message: str) -> 
         open_storage(url, tmp_path / "own")
 
 
-def test_damaged_studies(tmp_path: Path) -> None:
+def test_devices_of_a_kind_share_a_study(tmp_path: Path) -> None:
+    """On each machine its own: what is decided is the kind."""
+    url = f"journal://{tmp_path}/shared.log"
+    first = study(tmp_path / "one", 3, url, devices=("adb:A",))
+    other = study(tmp_path / "two", 3, url, devices=("adb:B", "adb:C"))
+    assert first.plan.digest == other.plan.digest
+    assert first.plan.differences(other.plan) == []
+    done = run_trials(first, judge)
+    assert facts(run_trials(other, judge)) == facts(done)
+    study(tmp_path / "one", 3, url, devices=("adb:D",))
+    with pytest.raises(InputError, match="another kind of device"):
+        study(tmp_path / "one", 3, url, devices=("local",))
+    with pytest.raises(InputError, match="of one kind, not adb, local"):
+        study(tmp_path / "x", 3, devices=("adb:A", "local"))
+
+
+def test_waiting_for_what_others_make(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s", 3)
+    with opened(folder) as ours, opened(folder) as theirs:
+        assert ours.awaited(-1, 0.1) is None
+        claim = theirs.claim([-1])
+        assert claim is not None
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(ours.awaited, -1, 0.3)
+            time.sleep(1.0)  # longer than it waits where nobody is at it
+            assert not waiting.done()
+            theirs.finish(claim, {"value": 1}, None)
+            assert waiting.result() == {"value": 1}
+
+
+@pytest.mark.parametrize("storage", [None, "sqlite:///{}/trials.db"])
+def test_who_only_looks_writes_nothing(tmp_path: Path, storage: str | None) -> None:
+    url = storage and storage.format(tmp_path)
+    folder = study(tmp_path / "s", 3, url)
+    if url is None:
+        assert looked_at(folder) == {}
+    else:
+        with pytest.raises(InputError, match="there is no such file"):
+            looked_at(folder)
+    assert sorted(file.name for file in tmp_path.rglob("*")) == ["s", "study.json", "workers"]
+    done = run_trials(folder, judge)
+    before = contents(tmp_path)
+    assert facts(looked_at(folder)) == facts(done)
+    assert contents(tmp_path) == before
+
+
+def contents(place: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file, with when it was written."""
+    return {
+        str(file): (file.stat().st_mtime_ns, file.read_bytes() if file.is_file() else b"")
+        for file in place.rglob("*")
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"outcame": 1}, r"Trial 2 .* damaged \(a trial has no field 'outcame'\)"),
+        ({"number": 3}, "Trial 2 of the study says that it is trial 3"),
+        ({"number": "2"}, "number of a trial must be a whole number, not '2'"),
+        ({"finding": {"latency_ms": []}}, "latency_ms of a finding must be a finite number"),
+    ],
+)
+def test_damaged_trials(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    """As a storage may hold them that does not find it itself."""
     folder = study(tmp_path / "s", 2)
-    run_trials(folder, judge)
-    text = folder.journal.read_text(encoding="utf-8")
-    folder.journal.write_text(text.replace('"outcome"', '"outcame"'), encoding="utf-8")
-    with opened(folder) as ledger, pytest.raises(InputError, match="outcame"):
-        trials_of(ledger)
-    folder.journal.write_text("hello\n" + text, encoding="utf-8")
-    with pytest.raises(InputError, match="Line 1 of"), opened(folder) as ledger:
-        trials_of(ledger)
+    record = run_trials(folder, judge)[0].to_json()
+    with opened(folder) as ledger:
+        claim = ledger.claim([2])
+        assert claim is not None
+        ledger.finish(claim, {**record, "number": 2, **changes}, None)
+        with pytest.raises(InputError, match=message):
+            trials_of(ledger)
 
 
 def test_study_directories(tmp_path: Path) -> None:
@@ -266,12 +313,3 @@ def test_study_directories(tmp_path: Path) -> None:
         study(tmp_path / "t", 0)
     with pytest.raises(InputError, match="holds no study"):
         StudyFolder.open(tmp_path / "none")
-    for text, message in (
-        ("{", "no JSON"),
-        ("[]", "version 1"),
-        ('{"version": 1}', "trials"),
-        ('{"version": 1, "trials": 1, "storage": null, "asked": {}, "plan": {}}', "version"),
-    ):
-        (tmp_path / "s" / "study.json").write_text(text, encoding="utf-8")
-        with pytest.raises(InputError, match=message):
-            StudyFolder.open(tmp_path / "s")

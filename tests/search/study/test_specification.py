@@ -14,14 +14,20 @@ import canao
 from canao.cli import app
 from canao.errors import CanaoError, InputError
 from canao.search.space.architecture import Architecture
-from canao.search.study.folder import StudyFolder
 from canao.search.study.plan import StudyPlan
 from canao.search.study.problem import Problem
 from canao.search.study.progress import Progress
 from canao.search.study.running import run_trials
 from canao.search.study.specification import Specification
 from canao.search.study.storage import reachable
-from canao.search.study.units import parse_latency, parse_loss, parse_memory
+from canao.search.study.units import (
+    enough_latency,
+    enough_loss,
+    enough_memory,
+    parse_latency,
+    parse_loss,
+    parse_memory,
+)
 from tests.search.controllers.synthetic import accuracy_of, latency_of, small_space
 from tests.search.study.problems import judge, plan, study
 
@@ -73,6 +79,19 @@ def test_any_text_is_a_number_or_one_sentence(text: str) -> None:
             said = f"{found}"
             assert found >= 0
         assert len(said.splitlines()) == 1
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1, 1e12), st.floats(0, 99))
+def test_limits_that_are_advised_are_enough(latency: float, size: float, loss: float) -> None:
+    """And can be given: the next call parses them."""
+    for value, found, finest in (
+        (latency, parse_latency(enough_latency(latency)), 1e-9),
+        (size, parse_memory(enough_memory(size)), 1.0),
+        (loss, parse_loss(enough_loss(loss)), 0.01),
+    ):
+        assert value <= found <= 1.011 * value + finest
+    assert enough_latency(4570.2) == "4580ms"
+    assert enough_memory(110e6) == "110MB"
 
 
 @given(
@@ -244,11 +263,7 @@ def test_reports_of_nothing(tmp_path: Path) -> None:
 
 
 def test_the_report_command_tells_where_the_page_is(tmp_path: Path) -> None:
-    asked = dict.fromkeys(("teacher", "dev", "metric", "predictor"))
-    StudyFolder.begin(
-        tmp_path / "s", plan(), trials=3, storage=None,
-        asked={"model": "m", "data": "d", "split": "dev", **asked},
-    )  # fmt: skip
+    study(tmp_path / "s", 3)
     page = tmp_path / "page.html"
     result = CliRunner().invoke(app, ["report", str(tmp_path / "s"), "-o", str(page), "--json"])
     assert result.exit_code == 0, result.output
