@@ -27,7 +27,7 @@ from .options import TrainingOptions
 from .remembered import RememberedTeacher, remember
 from .student import Student, Teacher
 from .trainer import DistillationTrainer, bf16_in_hardware, training_arguments
-from .workshop import processes
+from .workshop import agreed, is_first, processes, together
 
 __all__ = [
     "TrainingData",
