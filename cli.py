@@ -86,5 +86,5 @@ def main() -> None:
         sys.exit(1)
 
 
-if __name__ == "__main__":  # so that `accelerate launch -m canao.cli` starts many
+if __name__ == "__main__":  # so that `torchrun --module canao.cli` starts many
     main()

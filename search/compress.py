@@ -42,7 +42,7 @@ from .training.options import TrainingOptions
 from .training.run import TrainingData
 from .training.teacher import find_teacher, load_tokenizer, task_facts
 from .training.trainer import bf16_in_hardware
-from .training.workshop import is_first, together, workshop
+from .training.workshop import agreed, is_first, together, workshop
 
 __all__ = ["compress"]
 
@@ -75,6 +75,7 @@ def compress(
     `CanaoError` where another process is at the same training.
     """
     began = time.monotonic()
+    progress = progress if is_first() else None  # of several processes one tells
     tell = progress or (lambda _: None)
     tell("reading the data")
     wanted = read_recipe(recipe)
@@ -182,7 +183,7 @@ def _before(
     )
     with workshop(key) as place:
         kept = place.folder / "evaluation.json"
-        found = _kept(kept)
+        found = agreed(_kept(kept))
         if found is None:
             tell("evaluating the teacher")
             found = evaluate_as_compiled(

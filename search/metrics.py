@@ -1,4 +1,4 @@
-"""Metrics of classes and of numbers, times 100, and intervals by resampling.
+"""Metrics of classes and of numbers, times 100, intervals by resampling, and which way is better.
 
 What is undefined (a correlation with a constant, an F1 without any positive) is 0, so that a
 model that answers one thing alone has a value.
@@ -16,6 +16,7 @@ __all__ = [
     "accuracy",
     "bootstrap",
     "f1",
+    "lower_is_better",
     "macro_f1",
     "matthews",
     "paired_bootstrap",
@@ -24,6 +25,13 @@ __all__ = [
 ]
 
 _RESAMPLES = 1000
+_LOWER = ("perplexity", "bits_per_character")
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether less of the metric of this name is better: perplexity and bits, of a masked model
+    (``pseudo_``) too."""
+    return metric.removeprefix("pseudo_") in _LOWER
 
 
 def accuracy(predicted: NDArray[Any], label: NDArray[Any]) -> float:

@@ -15,6 +15,7 @@ from ..compiler.compression.recipe import Recipe
 from .compress_result import CompressionResult, ModelFacts
 from .gain import NARROW, TargetGain
 from .gain_reason import KEPT
+from .metrics import lower_is_better
 from .pages import write_page
 from .training.simulation import precision_told
 
@@ -86,7 +87,7 @@ def report_notes(result: CompressionResult) -> list[str]:
         return []
     dense, sparse = result.dense, result.after
     overlap = dense.interval[1] >= sparse.interval[0] and sparse.interval[1] >= dense.interval[0]
-    lower = sparse.metric_name in ("perplexity", "bits_per_character")
+    lower = lower_is_better(sparse.metric_name)
     difference = (sparse.metric - dense.metric) * (-1 if lower else 1)
     figures = (
         f"{sparse.metric_name} {sparse.metric:.2f} at {sparse.flops / 1e9:.3f} GFLOP against "

@@ -27,7 +27,7 @@ from ..training.batches import Collator
 from ..training.heads import has_head
 from ..training.holdout import hold_out
 from ..training.options import TrainingOptions
-from ..training.run import TrainingData, pad_id, sign_of
+from ..training.run import TrainingData, pad_id
 from ..training.student import LABELS
 from ..training.teacher import find_teacher
 from ..training.trainer import bf16_in_hardware
@@ -139,7 +139,7 @@ class AccuracyEstimator:
     @property
     def higher_is_better(self) -> bool:
         """Whether a larger value of the task's metric is a better one."""
-        return sign_of(self.data.task) > 0
+        return not self.data.task.lower_is_better
 
     def evaluate(
         self,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...errors import InputError, NumericsError
 from ..data import Row, TaskKind
 from ..data.labels import label_values
+from ..metrics import lower_is_better
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,6 +47,11 @@ class Task(ABC):
     @abstractmethod
     def head(self) -> str:
         """The head that a model needs, as ``load_model`` calls it."""
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether less of the primary metric is better."""
+        return lower_is_better(self.primary)
 
     @property
     @abstractmethod

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import torch
 from transformers import TrainerCallback
 
 from ...errors import NumericsError
-from .checkpoints import MARK, checkpoint_name
+from .checkpoints import MARK, checkpoint_name, keep_only, mark_whole, read_mark
 from .fake_quantization import FakeQuantized
 from .options import TrainingOptions
 
@@ -37,8 +36,8 @@ class Sparsifying(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Go on with the masks of the checkpoint that training goes on from."""
-        folder = Path(args.output_dir) / checkpoint_name(state.global_step)
-        if state.global_step and (folder / _SPARSITY).is_file():
+        if state.global_step:
+            folder = Path(args.output_dir) / checkpoint_name(state.global_step)
             load_sparsity(self.sparsifier, folder / _SPARSITY)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -143,9 +142,9 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         """Begin to count."""
         self._began = time.monotonic()
         self._first = state.global_step
-        mark = Path(args.output_dir) / checkpoint_name(state.global_step) / MARK
-        if state.global_step and mark.is_file():
-            self.before_s = float(json.loads(mark.read_text(encoding="utf-8"))["seconds"])
+        if state.global_step:  # it goes on
+            checkpoint = Path(args.output_dir) / checkpoint_name(state.global_step)
+            self.before_s = float(read_mark(checkpoint)["seconds"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """One line."""
@@ -160,22 +159,29 @@ class Progress(TrainerCallback):  # type: ignore[misc]
 
 
 class Marks(TrainerCallback):  # type: ignore[misc]
-    """Marks a checkpoint as whole, when everybody has written all of it. The last of all."""
+    """Marks a checkpoint as whole, when everybody has written all of it; then only it and the
+    best one are kept. The last of all."""
 
-    def __init__(self, progress: Progress, everybody: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        progress: Progress,
+        terms: Callable[[], Mapping[str, float]],
+        everybody: Callable[[], None],
+    ) -> None:
         self._progress = progress
+        self._terms = terms
         self._everybody = everybody
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write the mark."""
+        """Write the mark, with what is told of a training and lies nowhere else."""
         self._everybody()
         if state.is_world_process_zero:
-            folder = Path(args.output_dir) / checkpoint_name(state.global_step)
-            mark = {
+            folder = Path(args.output_dir)
+            facts = {
                 "step": state.global_step,
                 "seconds": round(self._progress.seconds, 3),
                 "finished": bool(control.should_training_stop),
+                "terms": dict(self._terms()),
             }
-            temporary = folder / f".{MARK}"
-            temporary.write_text(json.dumps(mark), encoding="utf-8")
-            temporary.replace(folder / MARK)
+            mark_whole(folder / checkpoint_name(state.global_step), facts)
+            keep_only(folder, (state.global_step, state.best_global_step))

@@ -27,7 +27,7 @@ from .options import TrainingOptions
 from .remembered import RememberedTeacher, remember
 from .student import Student, Teacher
 from .trainer import DistillationTrainer, bf16_in_hardware, training_arguments
-from .workshop import processes
+from .workshop import agreed, is_first, processes, together
 
 __all__ = [
     "TrainingData",
@@ -76,8 +76,8 @@ class TrainingReport:
 
 
 def sign_of(task: Task) -> int:
-    """1 where the task's metric is better when higher, -1 where lower (perplexity, bits)."""
-    return -1 if task.primary in ("perplexity", "bits_per_character") else 1
+    """1 where the task's metric is better when higher, -1 where lower."""
+    return -1 if task.lower_is_better else 1
 
 
 def train(
@@ -143,10 +143,9 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_Epochs(trainer))
-        trainer.add_callback(Marks(progress_of, trainer.accelerator.wait_for_everyone))
+        trainer.add_callback(Marks(progress_of, lambda: trainer.terms, together))
         try:
-            found = last_checkpoint(folder) if trainer.is_world_process_zero() else None
-            trainer.go_on(_agreed(found))
+            trainer.go_on(agreed(last_checkpoint(folder) if is_first() else None))
             if sparsifier is not None:
                 sparsifier.apply()
         finally:
@@ -272,14 +271,3 @@ def pad_id(model: Any) -> int:
     """The id that fills rows up."""
     pad = getattr(model.config, "pad_token_id", None)
     return pad if isinstance(pad, int) and pad >= 0 else 0
-
-
-def _agreed(found: Path | None) -> Path | None:
-    """What the first process found, in all of them."""
-    from accelerate.utils import broadcast_object_list
-
-    if processes() == 1:
-        return found
-    shared: list[Any] = [None if found is None else str(found)]
-    broadcast_object_list(shared)
-    return None if shared[0] is None else Path(shared[0])

@@ -92,6 +92,7 @@ class Student(nn.Module):
         super().__init__()
         self.model = model
         self.register_state_dict_post_hook(_untie)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_retie)  # type: ignore[no-untyped-call]
         self._kind = kind
         self._options = options
         self.projections = nn.ModuleDict()
@@ -134,8 +135,12 @@ class Student(nn.Module):
             self.relations = list(range(len(ours.layers)))[-options.relation_layers :]
             self._heads = options.relation_heads or max(theirs.heads)
         if options.hidden_weight and ours.hidden != theirs.hidden:
-            for place in self.pairs:
-                self.projections[_name(place)] = nn.Linear(ours.hidden, theirs.hidden, bias=False)
+            # Drawn by the seed, whatever was drawn in this process before.
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(options.seed)
+                for place in self.pairs:
+                    linear = nn.Linear(ours.hidden, theirs.hidden, bias=False)
+                    self.projections[_name(place)] = linear
 
     def _compare(
         self,
@@ -177,6 +182,14 @@ def _untie(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any)
             place = (tensor.data_ptr(), tensor.numel())
             if seen.setdefault(place, name) != name:
                 del state[name]
+
+
+def _retie(module: nn.Module, incompatible: Any) -> None:
+    """What `_untie` left out is not missing: it is read under the name that was written."""
+    missing = incompatible.missing_keys
+    if missing:
+        written = module.state_dict()
+        missing[:] = [name for name in missing if name in written]
 
 
 def logits_of(outputs: Any) -> dict[str, torch.Tensor]:

@@ -104,7 +104,9 @@ def load_tokenizer(directory: Path) -> Any:
 
 def task_facts(task: Task) -> dict[str, Any]:
     """What of a task decides a training."""
+    lower = {"lower_is_better": True} if task.lower_is_better else {}
     return {
+        **lower,
         "kind": str(task.kind),
         "head": task.head,
         "labels": task.num_labels,

@@ -12,12 +12,14 @@ from torch import nn
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
+from ...errors import NumericsError
 from .batches import SEQUENCE, Batches
 from .callbacks import diverged
-from .checkpoints import is_finished
+from .checkpoints import read_mark
 from .options import TrainingOptions
 from .remembered import RememberedTeacher
 from .student import LABELS, Student, Teacher
+from .workshop import agreed
 
 __all__ = ["DistillationTrainer", "bf16_in_hardware", "training_arguments"]
 
@@ -68,7 +70,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
             with self.accelerator.autocast():
                 targets = self._teacher(unlabelled)
         found = model(targets=targets, **inputs)
-        if not bool(torch.isfinite(found["loss"])):
+        if not self._everywhere(torch.isfinite(found["loss"].detach())):
             raise diverged("loss", self.state.global_step + 1, self.args)
         self.terms = {name: float(value.detach()) for name, value in found.items()}
         return (found["loss"], found) if return_outputs else found["loss"]
@@ -78,8 +80,11 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
     ) -> dict[str, float]:
         """The metric on the rows held out, and by what a checkpoint is chosen."""
         del eval_dataset, ignore_keys
-        value = self._judge()
         step = self.state.global_step
+        try:
+            value = agreed(self._judge())  # so that all stop early, or none
+        except NumericsError as error:
+            raise diverged("output on the rows held out", step, self.args) from error
         chosen = value if step >= self._settled * self.state.max_steps else _UNSETTLED + step
         metrics = {f"{metric_key_prefix}_value": value, f"{metric_key_prefix}_chosen": chosen}
         self.log(metrics)
@@ -95,11 +100,22 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
 
     def go_on(self, checkpoint: Path | None) -> None:
         """Train from a checkpoint on, or from the start; then take the best weights."""
-        if checkpoint is None or not is_finished(checkpoint):
+        mark = None if checkpoint is None else read_mark(checkpoint)
+        if checkpoint is None or mark is None or not mark["finished"]:
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             return
+        # No step is left, but all that lies beside the weights is read as for a next one.
         self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
         self._load_best_model()
+        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+        self.terms = dict(mark.get("terms", {}))
+
+    def _everywhere(self, good: torch.Tensor) -> bool:
+        """Whether a scalar is true in every process: so all stop, none waits for the others."""
+        if self.args.world_size > 1:
+            good = self.accelerator.reduce(good.float(), reduction="sum") == self.args.world_size
+        return bool(good)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -148,7 +164,6 @@ def training_arguments(
         save_strategy="steps",
         eval_steps=min(every, steps),
         save_steps=min(every, steps),
-        save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model="chosen",
         greater_is_better=True,

@@ -10,16 +10,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...errors import CanaoError
 from ...leases import mark_used
 from ...paths import cache_dir
 from ...runtime_harness.bundle.atomic import replace_file
 
-__all__ = ["Workshop", "is_first", "processes", "together", "workshop"]
+__all__ = ["Workshop", "agreed", "is_first", "processes", "together", "workshop"]
 
 _RESULT = "result.json"
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +43,12 @@ class Workshop:
         return self.folder / "model"
 
     def result(self) -> dict[str, Any] | None:
-        """What `finish` was told; None before that."""
-        try:
-            found = json.loads((self.folder / _RESULT).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return found if self.model.is_dir() else None
+        """What `finish` was told, the same in every process; None before that."""
+        return agreed(self._read() if is_first() else None)
 
     def finish(self, write_model: Callable[[Path], object], result: dict[str, Any]) -> None:
         """Keep the finished model and its result; checkpoints are needed no more."""
+        together()  # none reads a checkpoint any more
         if is_first():
             write_model(self.model)
             replace_file(self.folder / _RESULT, json.dumps(result, indent=1).encode())
@@ -63,6 +61,13 @@ class Workshop:
             replace_file(self.folder / _RESULT, json.dumps(result, indent=1).encode())
         together()
 
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = json.loads((self.folder / _RESULT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if self.model.is_dir() else None
+
 
 @contextlib.contextmanager
 def workshop(key: str) -> Iterator[Workshop]:
@@ -74,18 +79,22 @@ def workshop(key: str) -> Iterator[Workshop]:
     mark_used(folder)
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        if is_first():
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise CanaoError(
-                    f"Another process is at the very same training (in {folder}): wait for it, "
-                    "its result will be found."
-                ) from error
-        together()
+        if not agreed(is_first() and _locked(descriptor)):
+            raise CanaoError(
+                f"Another process is at the very same training (in {folder}): wait for it, "
+                "its result will be found."
+            )
         yield Workshop(folder=folder)
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def is_first() -> bool:
@@ -101,6 +110,17 @@ def processes() -> int:
 def together() -> None:
     """Wait until every process that trains with this one is here."""
     _state().wait_for_everyone()
+
+
+def agreed(value: _Value) -> _Value:
+    """What the first process passes, in every process that trains with it."""
+    from accelerate.utils import broadcast_object_list
+
+    if processes() == 1:
+        return value
+    shared = [value]
+    broadcast_object_list(shared)
+    return shared[0]
 
 
 def _state() -> Any:

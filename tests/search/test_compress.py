@@ -1,11 +1,7 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,39 +16,17 @@ from canao.compiler.compression.costs import model_costs
 from canao.compiler.models import load_model
 from canao.errors import InputError, NumericsError
 from canao.search.compress_result import CompressionResult
-from tests.search.support import save_model, sentences, write_rows
+from tests.search.compressing import QUICK, STRUCTURE, make_place, run, weights
+from tests.search.support import save_model
 
-STRUCTURE = {"version": 1, "layers": 1, "heads": 1, "ffn": 32}
 NO_SUCH = {"match": "*.no_such.weight", "block": [4, 16], "density": 0.5}
-QUICK = {
-    "epochs": 2,
-    "teacher_epochs": 1,
-    "batch_size": 8,
-    "teacher_batch_size": 8,
-    "seq_len": 32,
-    "importance_rows": 16,
-    "bf16": False,
-}
-
-
-def rows(count: int, seed: int) -> list[dict[str, Any]]:
-    draw = random.Random(seed)
-    found = []
-    for number in range(count):
-        label = number % 2
-        word = ("river", "bridge")[label]
-        found.append({"text": f"{draw.choice(sentences)} the {word} {number}", "label": label})
-    return found
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compress")
-    save_model(folder / "base", "base")
     save_model(folder / "trained", "sequence-classification")
-    write_rows(folder / "data" / "train.jsonl.gz", rows(48, 0))
-    write_rows(folder / "data" / "dev.jsonl.gz", rows(20, 1))
-    return folder
+    return make_place(folder)
 
 
 @pytest.fixture(autouse=True)
@@ -61,23 +35,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def run(place: Path, output: str, recipe: dict[str, Any], **options: Any) -> CompressionResult:
-    extra = {key: options.pop(key) for key in ("progress", "dense", "model") if key in options}
-    model = extra.pop("model", "base")
-    return canao.compress(
-        place / model,
-        data=place / "data",
-        recipe=recipe,
-        output=place / output,
-        options={**QUICK, **options},
-        **extra,
-    )
-
-
-def weights(folder: Path) -> str:
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 def test_a_smaller_model_comes_out_and_is_found_again(place: Path) -> None:
@@ -108,66 +65,15 @@ def test_another_seed_gives_another_model(place: Path) -> None:
     assert weights(place / "seed0") != weights(place / "seed1")
 
 
-KILLED = """
-import json, os, signal, sys, torch
-import canao
-torch.set_num_threads(1)
-place, output, moment, recipe, options = sys.argv[1:]
-def tell(text):
-    if moment in text:
-        os.kill(os.getpid(), signal.SIGKILL)
-canao.compress(place + "/base", data=place + "/data", recipe=json.loads(recipe),
-               output=place + "/" + output, options=json.loads(options), progress=tell)
-"""
-
-
-def test_a_killed_call_goes_on_to_the_very_same_weights(
-    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """With all that has a state: movement, simulated int8, a learned projection, dropout."""
-    recipe = {
-        **STRUCTURE,
-        "hidden": 16,
-        "default_precision": "int8",
-        "sparsity": [
-            {"match": "*.intermediate.dense.weight", "block": [4, 16], "density": 0.5},
-        ],
-    }
-    options = {
-        **QUICK,
-        "evaluations_per_epoch": 3,
-        "sparsity_method": "movement",
-        "sparsity_every": 1,
-        "quantize_from": 0.3,
-        "sparse_at": 0.4,
-    }
-    monkeypatch.setenv("CANAO_CACHE_DIR", str(tmp_path / "whole"))
-    whole = run(place, "whole", recipe, **options)
-    monkeypatch.setenv("CANAO_CACHE_DIR", str(tmp_path / "killed"))
-    arguments = [place, "killed", "student: step 9 ", json.dumps(recipe), json.dumps(options)]
-    ended = subprocess.run(
-        [sys.executable, "-c", KILLED, *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        check=False,
-    )
-    assert ended.returncode == -9, ended.stderr.decode()
-    assert not (place / "killed").exists()
-    assert list(tmp_path.glob("killed/training/*/checkpoints/checkpoint-*/whole.json"))
-    seen: list[str] = []
-    resumed = run(place, "killed", recipe, progress=seen.append, **options)
-    steps = [text for text in seen if text.startswith("student: step")]
-    assert not any(text.startswith("teacher: step") for text in seen)
-    assert not any(text.startswith("student: step 1 ") for text in steps)
-    assert steps
-    assert weights(place / "killed") == weights(place / "whole")
-    assert resumed.after == whole.after
-    assert not list(tmp_path.glob("killed/training/*/checkpoints/*"))  # needed no more
-
-
-def test_a_loss_that_is_not_finite_stops_with_the_step(place: Path) -> None:
+@pytest.mark.parametrize("evaluations", [1, 6])
+def test_what_is_not_finite_stops_with_the_step(place: Path, evaluations: int) -> None:
+    """The loss of a step, or before that the answers to the rows held out."""
     with pytest.raises(NumericsError, match=r"step \d+.*NaN or infinite.*learning rate"):
-        run(place, "nan", STRUCTURE, learning_rate=1e30, warmup=0, epochs=4)
+        run(
+            *(place, "nan", STRUCTURE),
+            **{"learning_rate": 1e30, "warmup": 0, "epochs": 4},
+            evaluations_per_epoch=evaluations,
+        )
     assert not (place / "nan").exists()
 
 

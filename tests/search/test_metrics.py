@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as reference
 
+from canao.errors import InputError
 from canao.search import metrics
+from canao.search.data import Split, TaskKind
 from canao.search.metrics_answers import answer_f1, exact_match, normalise
 from canao.search.metrics_tags import are_span_tags, spans
+from canao.search.tasks import task_for
 
 classes = st.integers(2, 5).flatmap(
     lambda k: st.lists(st.tuples(st.integers(0, k - 1), st.integers(0, k - 1)), min_size=1)
@@ -50,6 +53,21 @@ def test_correlations(pairs: list[tuple[float, float]]) -> None:
             assert found == 0
         else:
             assert found == pytest.approx(100 * expected(one, other).statistic, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", TaskKind)
+@pytest.mark.parametrize("head", [None, "base", "masked-lm"])
+def test_of_language_models_less_is_better_of_all_else_more(
+    kind: TaskKind, head: str | None
+) -> None:
+    split = Split(kind=kind, name="own", split="dev", rows=())
+    lower = kind is TaskKind.LANGUAGE_MODELLING
+    try:
+        task = task_for(split, head=head, num_labels=2)
+    except InputError:  # a head that is of other data
+        return
+    for name in task.metric_names:
+        assert task_for(split, head=head, num_labels=2, metric=name).lower_is_better is lower
 
 
 def test_a_constant_correlates_with_nothing() -> None:

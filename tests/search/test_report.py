@@ -169,6 +169,15 @@ def test_targets_are_checked_before_anything_is_measured(
         check_targets(["host"], Recipe(), threads=0)
 
 
+@pytest.mark.parametrize("name", ["perplexity", "pseudo_bits_per_character"])
+def test_a_sparse_model_is_worse_where_less_is_better(name: str) -> None:
+    sparse, dense = (
+        dataclasses.replace(facts(1_000_000, metric), metric_name=name) for metric in (9.0, 5.0)
+    )
+    (note,) = report_notes(result(after=sparse, dense=dense))
+    assert "is worse" in note
+
+
 @pytest.mark.parametrize("name", ["page.pdf", "nowhere/page.html"])
 def test_a_bad_path_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError):

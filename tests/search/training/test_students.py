@@ -12,7 +12,13 @@ from canao.compiler.compression.recipe import Recipe, SparsityRule
 from canao.search.training import TrainingOptions
 from canao.search.training.callbacks import load_sparsity, save_sparsity
 from canao.search.training.capture import Capture
-from canao.search.training.checkpoints import MARK, last_checkpoint
+from canao.search.training.checkpoints import (
+    MARK,
+    keep_only,
+    last_checkpoint,
+    mark_whole,
+    read_mark,
+)
 from canao.search.training.student import Student, Teacher, matched_layers
 from tests.search.support import tiny_model
 
@@ -67,6 +73,10 @@ def test_the_terms_of_the_loss_add_up_and_reach_the_projection() -> None:
     batch = {**BATCH, "labels": torch.tensor([0, 1])}
     module = Student(narrow, "sequence-classification", options, teacher)
     assert set(module.projections) == {"embeddings", "0", "1"}
+    torch.rand(1)  # what was drawn before is of no account
+    again = Student(narrow, "sequence-classification", options, teacher).projections
+    for name, projection in module.projections.items():
+        assert torch.equal(projection.weight, again[name].weight)
     found = module(targets=targets, **batch)
     assert set(found) == {"loss", "task", "logits", "hidden", "relations"}
     parts = sum(float(value.detach()) for name, value in found.items() if name != "loss")
@@ -93,7 +103,12 @@ def test_tied_weights_are_written_once_and_read_back(tmp_path: Path) -> None:
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.zero_()
-    other.load_state_dict(state, strict=False)
+    left_out = other.load_state_dict(state, strict=False)
+    assert (left_out.missing_keys, left_out.unexpected_keys) == ([], [])
+    del state["model.transformer.wte.weight"]  # and without its only name it is missing
+    assert other.load_state_dict(state, strict=False).missing_keys == [
+        "model.transformer.wte.weight"
+    ]
     for name, parameter in module.named_parameters():
         assert torch.equal(parameter, dict(other.named_parameters())[name])
 
@@ -122,3 +137,24 @@ def test_only_whole_checkpoints_count_and_broken_ones_go(tmp_path: Path) -> None
             (folder / MARK).write_text("{}")
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     assert not (tmp_path / "checkpoint-11").exists()
+    keep_only(tmp_path, (9, None))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-9"]
+
+
+def test_a_checkpoint_that_is_being_deleted_is_whole_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (9, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        mark_whole(tmp_path / f"checkpoint-{step}", {"step": step})
+
+    def stop(path: Path, **_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", stop)
+        with pytest.raises(KeyboardInterrupt):
+            keep_only(tmp_path, (9,))
+    found = last_checkpoint(tmp_path)
+    assert found == tmp_path / "checkpoint-9"
+    assert read_mark(found) == {"step": 9}
