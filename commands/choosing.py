@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["choose"]
 
-_POOL = 1000
+_POOL = 500
 
 
 def choose(

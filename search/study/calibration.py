@@ -14,19 +14,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ...errors import InputError, UnsupportedError
+from ...errors import InputError
 from ..predictor.active import choose_next
 from ..predictor.predictor import LEAST_RECORDS, LatencyPredictor
 from ..predictor.recordings import select, shipped
 from ..predictor.records import Record, Setting
 from ..predictor.transfer import LEAST_SAMPLES
-from ..program.derive import program_of
 from ..space.architecture import Architecture
 from ..space.space import ArchitectureSpace
 from .pool import DevicePool
 from .samples import Measure, Sample, Samples
+from .spread import drawn_from, spread
 
 __all__ = ["Calibration", "calibrate", "holds"]
 
@@ -36,7 +34,6 @@ _OTHER = 12
 _NEW = LEAST_RECORDS + 4
 # Some may be disturbed, and then teach nothing.
 _MOST = 2 * LEAST_RECORDS
-_POOL = 8 * _NEW
 _FEW_PEAKS = 3
 
 
@@ -118,7 +115,7 @@ def calibrate(
     to learn from, `DeviceError` where the device is lost.
     """
     samples = Samples(folder=folder, measure=measure, pool=pool, target=target, here=here)
-    drawn = _drawn(space, target, seed)
+    drawn = drawn_from(space, target, seed)
     asked: list[Architecture] = []
     found: list[Sample] = []
 
@@ -127,20 +124,18 @@ def calibrate(
             tell(f"calibrating: model {number} of {len(chosen)}")
             asked.append(one)
             found.append(samples.of(one))
-        # Devices of a pool are of one kind: what one tells holds for all.
-        setting = found[0][0].setting
-        return [replace(record, setting=setting) for record, _ in found]
+        return _one_setting([record for record, _ in found])
 
     def left() -> list[Architecture]:
         return [one for one in drawn if one not in asked]
 
-    records = take(_spread(drawn, _KNOWN, seed))
+    records = take(spread(drawn, _KNOWN, seed))
     setting = records[0].setting
     marks: dict[str, Any] = {"emulated": setting.emulated, "protocol": setting.protocol}
     source = predictor or _shipped(setting)
     if source is None:
         _check_size(drawn, LEAST_RECORDS, setting)
-        wanted = _spread(left(), _MOST, seed)
+        wanted = spread(left(), _MOST, seed)
         records = take(wanted[: _NEW - _KNOWN])
         for one in wanted[_NEW - _KNOWN :]:
             if _steady(records, marks) >= LEAST_RECORDS:
@@ -177,40 +172,20 @@ def holds(predictor: LatencyPredictor, records: Sequence[Record]) -> bool:
     return 3 * beyond <= len(records)
 
 
-def _drawn(space: ArchitectureSpace, target: str, seed: int) -> list[Architecture]:
-    """Different architectures by their work, without those whose program cannot be derived.
-
-    Raises `UnsupportedError` where none can.
-    """
-    rng = np.random.default_rng((seed, 2))
-    found: dict[str, Architecture] = {}
-    refused: UnsupportedError | None = None
-    for one in (space.sample(rng) for _ in range(_POOL)):
-        try:
-            program_of(one, target)
-        except UnsupportedError as error:
-            refused = error
-        else:
-            found[one.digest] = one
-    if refused is not None and not found:
-        raise refused
-    return sorted(found.values(), key=lambda one: one.costs().flops)
-
-
-def _spread(ordered: Sequence[Architecture], count: int, seed: int) -> list[Architecture]:
-    """At most ``count``, evenly by their place in the order, which are far apart from the first
-    ones on."""
-    count = min(count, len(ordered))
-    chosen = [ordered[(2 * place + 1) * len(ordered) // (2 * count)] for place in range(count)]
-    return [chosen[place] for place in np.random.default_rng(seed).permutation(count)]
-
-
 def _check_size(drawn: Sequence[Architecture], least: int, setting: Setting) -> None:
     if len(drawn) < least:
         raise InputError(
             f"The space has {len(drawn)} architectures, and {least} must be measured to predict "
             f"latencies on {setting}: give a larger --space, or a --predictor of that device."
         )
+
+
+def _one_setting(records: Sequence[Record]) -> list[Record]:
+    """As predictors learn from them. Devices of a pool are of one kind: what one tells holds for
+    all. An emulator has too few rounds for an interval that says how disturbed it was."""
+    setting = records[0].setting
+    alike = [replace(one, setting=setting) for one in records]
+    return [replace(one, relative_interval=None) for one in alike] if setting.emulated else alike
 
 
 def _steady(records: Sequence[Record], marks: Mapping[str, Any]) -> int:

@@ -31,7 +31,8 @@ def screen(
 ) -> list[Finalist]:
     """Compile with inherited weights and measure; refuse who is too slow or too large.
 
-    Where more are left than the ``wanted`` ones, a few steps of training tell who promises most.
+    Where more are left than the ``wanted`` ones, each is trained for a few steps too: whom they
+    help promises more.
     """
     found: list[Finalist] = []
     for number, trial in enumerate(batch, 1):

@@ -22,6 +22,7 @@ from canao.search.study.pool import DevicePool
 from canao.search.study.possible import fastest
 from canao.search.study.problem import Problem
 from canao.search.study.specification import Specification
+from canao.search.study.spread import drawn_from
 from tests.search.controllers.synthetic import latency_of, small_space
 
 SPACE = small_space(layers=(1, 2), seq_lens=(16,))
@@ -85,7 +86,7 @@ def run(
 @lru_cache(maxsize=1)
 def learned() -> LatencyPredictor:
     """A predictor of `HERE`."""
-    some = calibration._drawn(SPACE, "host", 3)[::8]
+    some = drawn_from(SPACE, "host", 3)[::8]
     return LatencyPredictor.fit([measure(Path(), "local", one)[0] for one in some])
 
 
@@ -218,7 +219,7 @@ def test_an_emulated_device_is_calibrated_like_any_other(
     without_shipped(monkeypatch, [])
     real = run(tmp_path / "real", learned())
     without_shipped(monkeypatch, list(real.records) * 8)
-    found = run(tmp_path / "new", None, of(emulated), target="arm64")
+    found = run(tmp_path / "new", None, of(emulated, spread=0.3), target="arm64")
     assert found.predictor.setting == emulated
     assert len(found.records) == 24
     # Adapted from one of another such device, and taken from what ships of it.
