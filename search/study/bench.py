@@ -158,14 +158,13 @@ def measure_record(
 ) -> tuple[Record, int | None]:
     """A measurement as predictors learn from it, and the peak of memory.
 
-    One of a real device that is too disturbed to learn from is taken again; the least disturbed
-    stands. Raises `UnsupportedError` where the reference workload does not run on the device.
+    One too disturbed to learn from is taken again; the least disturbed stands. An emulator has too
+    few rounds for an interval that tells. Raises `UnsupportedError` where the reference workload does not run on the device.
     """
     tried: list[tuple[Record, int | None]] = []
     for _ in range(_TRIES):
         tried.append(_recorded(bundle, device, architecture, target, threads))
-        record, _ = tried[-1]
-        if record.setting.emulated or record.spread <= MOST_SPREAD:
+        if tried[-1][0].spread <= MOST_SPREAD:
             break
     return min(tried, key=lambda one: one[0].spread)
 
@@ -193,7 +192,7 @@ def _recorded(
         setting=setting,
         architecture=architecture,
         relative=found.relative,
-        relative_interval=found.relative_interval,
+        relative_interval=None if found.emulated else found.relative_interval,
         median_ms=found.median_ms,
         calls=tuple(name for name, _ in module.calls),
         stable=found.stable,

@@ -124,7 +124,9 @@ def calibrate(
             tell(f"calibrating: model {number} of {len(chosen)}")
             asked.append(one)
             found.append(samples.of(one))
-        return _one_setting([record for record, _ in found])
+        # Devices of a pool are of one kind: what one tells holds for all.
+        setting = found[0][0].setting
+        return [replace(record, setting=setting) for record, _ in found]
 
     def left() -> list[Architecture]:
         return [one for one in drawn if one not in asked]
@@ -178,14 +180,6 @@ def _check_size(drawn: Sequence[Architecture], least: int, setting: Setting) -> 
             f"The space has {len(drawn)} architectures, and {least} must be measured to predict "
             f"latencies on {setting}: give a larger --space, or a --predictor of that device."
         )
-
-
-def _one_setting(records: Sequence[Record]) -> list[Record]:
-    """As predictors learn from them. Devices of a pool are of one kind: what one tells holds for
-    all. An emulator has too few rounds for an interval that says how disturbed it was."""
-    setting = records[0].setting
-    alike = [replace(one, setting=setting) for one in records]
-    return [replace(one, relative_interval=None) for one in alike] if setting.emulated else alike
 
 
 def _steady(records: Sequence[Record], marks: Mapping[str, Any]) -> int:

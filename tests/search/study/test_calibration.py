@@ -219,7 +219,7 @@ def test_an_emulated_device_is_calibrated_like_any_other(
     without_shipped(monkeypatch, [])
     real = run(tmp_path / "real", learned())
     without_shipped(monkeypatch, list(real.records) * 8)
-    found = run(tmp_path / "new", None, of(emulated, spread=0.3), target="arm64")
+    found = run(tmp_path / "new", None, of(emulated), target="arm64")
     assert found.predictor.setting == emulated
     assert len(found.records) == 24
     # Adapted from one of another such device, and taken from what ships of it.

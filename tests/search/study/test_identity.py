@@ -99,6 +99,22 @@ def test_what_was_disturbed_is_measured_again(
     assert record.setting.cpu_features == ("avx2",)
 
 
+def test_an_emulated_measurement_counts_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = [0]
+
+    def once(*_: Any) -> Any:
+        count[0] += 1
+        facts = {**vars(measured(1.0, emulated=True)), "relative": 2.0}
+        return SimpleNamespace(
+            **facts, median_ms=1.0, threads=1, protocol=1, relative_interval=(1.0, 3.0)
+        )
+
+    monkeypatch.setattr(benching, "_measure", once)
+    monkeypatch.setattr(benching, "Bundle", SimpleNamespace(open=lambda path: Opened()))
+    record, _ = measure_record(Path(), "qemu", architecture(), target="arm64", threads=1)
+    assert (record.setting.emulated, record.spread, count) == (True, 0.0, [1])
+
+
 def architecture() -> Architecture:
     import numpy as np
 
