@@ -159,7 +159,8 @@ def measure_record(
     """A measurement as predictors learn from it, and the peak of memory.
 
     One too disturbed to learn from is taken again; the least disturbed stands. An emulator has too
-    few rounds for an interval that tells. Raises `UnsupportedError` where the reference workload does not run on the device.
+    few rounds for an interval that tells. Raises `UnsupportedError` where the reference workload
+    does not run on the device.
     """
     tried: list[tuple[Record, int | None]] = []
     for _ in range(_TRIES):
