@@ -10,6 +10,7 @@ import typer
 
 from .commands import (
     building,
+    choosing,
     compressing,
     evaluating,
     listing,
@@ -48,6 +49,7 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(timings.app)
+predicting.app.command("next")(choosing.choose)
 app.add_typer(predicting.app)
 
 

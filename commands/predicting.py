@@ -9,6 +9,14 @@ import typer
 from .. import console
 from ..errors import InputError
 from .options import Json
+from .recorded import Device as _Device
+from .recorded import Emulated as _Emulated
+from .recorded import Protocol as _Protocol
+from .recorded import Seed as _Seed
+from .recorded import Store as _Store
+from .recorded import Target as _Target
+from .recorded import Threads as _Threads
+from .recorded import records_of as _records
 
 if TYPE_CHECKING:
     from ..search.predictor.assessment import Assessment
@@ -20,26 +28,6 @@ app = typer.Typer(
     name="predict", help="The latency predictor of the search.", no_args_is_help=True
 )
 
-_Store = Annotated[
-    str | None,
-    typer.Option(
-        "--store",
-        metavar="FILE",
-        help="A timing store, or recorded .jsonl[.gz]; what ships with canao if left.",
-    ),
-]
-_Seed = Annotated[int, typer.Option("--seed", help="Draws which measurements test, and trees.")]
-_Device = Annotated[
-    str | None, typer.Option("--device", help="A device's name or fingerprint in the data.")
-]
-_Target = Annotated[str | None, typer.Option("--target", help="A target in the data.")]
-_Threads = Annotated[int, typer.Option("--threads", help="Of the measurements.")]
-_Emulated = Annotated[
-    bool, typer.Option("--emulated", help="The emulated measurements, not the real ones.")
-]
-_Protocol = Annotated[
-    int | None, typer.Option("--protocol", help="The protocol's version; canao's own if left.")
-]
 _From = Annotated[
     str | None,
     typer.Option("--adapt", metavar="PREDICTOR", help="Adapt one of another device or setting."),
@@ -156,36 +144,6 @@ def show(
             console.say(text)
         console.print_table(*cost_table(found.predictor))
     _tell(found, told, json, output)
-
-
-def _records(
-    store: str | None,
-    device: str | None,
-    target: str | None,
-    threads: int,
-    emulated: bool,
-    protocol: int | None,
-) -> list[Record]:
-    from ..runtime_harness.protocol import PROTOCOL
-    from ..search.predictor.recordings import of_store, read_recording, select, shipped
-
-    chosen = PROTOCOL if protocol is None else protocol
-    if store is None:
-        found = shipped()
-    elif store.endswith((".jsonl", ".jsonl.gz")):
-        found = read_recording(store)
-    else:
-        found, left = of_store(store, device=device, emulated=emulated, protocol=chosen)
-        if left:
-            console.warn(
-                f"{left} timings in {store} were left out: they do not say the whole "
-                "architecture, or have no reference beside them"
-            )
-    if emulated:
-        console.warn("emulated timings are not those of real silicon")
-    return select(
-        found, device=device, threads=threads, target=target, emulated=emulated, protocol=chosen
-    )
 
 
 def _assessed(

@@ -18,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
@@ -30,9 +30,10 @@ from ..paths import cache_dir
 from .lowering import LoweringRequest, LoweringResult, one_line
 
 if TYPE_CHECKING:
+    from ..targets import Target
     from .patterns.base import Pattern
 
-__all__ = ["CachedModule", "fetch", "keeps", "store"]
+__all__ = ["CachedModule", "compiler_digest", "fetch", "keeps", "store"]
 
 CachedModule = tuple[Path, LoweringResult]
 
@@ -149,22 +150,38 @@ def _unusable(error: OSError) -> CanaoError:
     )
 
 
+def compiler_digest(target: Target) -> str:
+    """16 hexadecimal digits that differ where the compiler may make another module for ``target``
+    of the same request: another IREE, other sources, patterns, or choices of kernels."""
+    from .kernels.choosing.tuning import choices_for
+
+    parts = {**_compiler(target, "auto", ()), "choices": dict(choices_for(target)[0])}
+    return _digest({"target": target.to_json(), **parts})[:16]
+
+
 def _key(request: LoweringRequest) -> str:
+    compiler = _compiler(request.target, request.fusion, request.drop_patterns)
+    return _digest({"request": request.to_json(), **compiler})[:40]
+
+
+def _compiler(target: Target, fusion: str, drop: Sequence[str]) -> dict[str, Any]:
+    """What compiles, whatever is compiled."""
     from .patterns.registry import pipeline
 
-    chosen = pipeline(request.target, fusion=request.fusion, drop=request.drop_patterns)
-    parts = {
-        "request": request.to_json(),
-        "arch": request.target.arch,  # an empty triple means that of this machine
+    return {
+        "arch": target.arch,  # an empty triple means that of this machine
         "iree": importlib.metadata.version("iree-base-compiler"),
         "compiler": _sources(_own_files()),
         "patterns": [
             [stage, pattern.name, _fingerprint(pattern)]
-            for stage, patterns in chosen.items()
+            for stage, patterns in pipeline(target, fusion=fusion, drop=drop).items()
             for pattern in patterns
         ],
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:40]
+
+
+def _digest(parts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _fingerprint(pattern: Pattern) -> list[Any]:

@@ -13,7 +13,7 @@ from .affinity import pinned
 from .bootstrap import median_of, ratio_of
 from .device import check_timeout
 from .environment import collect
-from .fingerprint import fingerprint, fingerprint_facts
+from .fingerprint import facts_of, fingerprint
 from .interleave import measured_cores, take_turns
 from .measurement import Measurement
 from .modes import outliers
@@ -140,7 +140,7 @@ def hold(
         environment=environment,
         timed=timed,
         notes=unusual_pace(
-            fingerprint(_facts(device, ready[0].raw)), beside, timed.series[-1], threads
+            fingerprint(facts_of(device, ready[0].raw)), beside, timed.series[-1], threads
         )
         if beside and not ready[0].raw.emulated
         else (),
@@ -192,11 +192,6 @@ def _reference(
     return Entrant.of(reference_bundle(), device, target=own, seq_len=None).contestant
 
 
-def _facts(device: Device, raw: RawTiming) -> dict[str, Any]:
-    here = bool(getattr(device, "here", False))
-    return fingerprint_facts(device.name, raw.details, emulated=raw.emulated, here=here)
-
-
 def _assess(
     entrant: Entrant,
     ready: _Ready,
@@ -222,7 +217,7 @@ def _assess(
         reference=beside.samples_ms if beside else (),
         notes=notes,
     )
-    facts = _facts(shared.device, raw)
+    facts = facts_of(shared.device, raw)
     manifest = entrant.bundle.manifest
     return Measurement(
         device=shared.device.name,

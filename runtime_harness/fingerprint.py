@@ -6,11 +6,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .environment import collect
 
-__all__ = ["fingerprint", "fingerprint_facts"]
+if TYPE_CHECKING:
+    from .device import Device, RawTiming
+
+__all__ = ["facts_of", "fingerprint", "fingerprint_facts"]
 
 _DIGITS = 16
 _HOST_FACTS = ("cpu", "arch", "max_mhz", "virtual")
@@ -28,6 +31,12 @@ def fingerprint_facts(
         if "memory_bytes" in environment:
             facts["memory_gib"] = round(environment["memory_bytes"] / 2**30)
     return facts
+
+
+def facts_of(device: Device, raw: RawTiming) -> dict[str, Any]:
+    """Return the facts of a device that ``raw`` was timed on."""
+    here = bool(getattr(device, "here", False))
+    return fingerprint_facts(device.name, raw.details, emulated=raw.emulated, here=here)
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:

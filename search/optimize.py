@@ -18,20 +18,25 @@ from pathlib import Path
 from typing import Any
 
 from ..compiler.checkpoint import locate, read_config
-from ..errors import DoesNotFitError, InputError, MissingDeviceError, UnsupportedError
+from ..compiler.models import load_model
+from ..errors import DoesNotFitError, InputError, MissingDeviceError
 from ..runtime_harness.bundle.atomic import os_errors, replace_file
 from ..runtime_harness.devices import get
+from ..targets import Target
 from ..targets import get as get_target
 from .compress_inputs import read_data, read_options
 from .predictor.predictor import LatencyPredictor
 from .space.space import ArchitectureSpace
-from .study.calibration import Calibration, calibrate, fastest
+from .study.calibration import Calibration, calibrate
+from .study.checks import check_metric, check_space, check_target
 from .study.closing import hold
 from .study.folder import StudyFolder
+from .study.identity import identities
 from .study.judging import judge_of, problem_of
 from .study.ledger import Ledger
 from .study.plan import StudyPlan
 from .study.pool import DevicePool
+from .study.possible import fastest
 from .study.progress import Progress
 from .study.result import StudyResult, none_possible
 from .study.running import opened, run_trials
@@ -101,16 +106,21 @@ def optimize(
     chosen = read_options(options)
     source = LatencyPredictor.load(predictor) if predictor is not None else None
     target, absent = _target(devices, target, storage)
+    place = get_target(target)
+    check_target(place)
     tell("reading the data")
     origin = os.fspath(teacher if teacher is not None else model)
     task, train, _ = read_data(origin, os.fspath(data), os.fspath(dev or data), split, metric)
+    check_metric(task)
+    offered = _space(space, origin, task, place)
+    check_space(offered, place, task, load_model(origin).module)
     plan = StudyPlan(
         model=_digest(origin),
         data=digest_of_rows(train.rows),
         devices=devices,
         target=target,
         threads=threads,
-        space=_space(space, origin, task),
+        space=offered,
         specification=specification,
         controller=controller,
         seed=seed,
@@ -140,12 +150,7 @@ def optimize(
         except DoesNotFitError as error:
             took = round(time.monotonic() - began, 1)
             return _told(folder, none_possible(folder, str(error), took))
-    # Here, so that workers find the shared weights in the cache.
-    if not judge_of(folder, tell).higher_is_better:
-        raise UnsupportedError(
-            f"The search needs a metric of which more is better, and {data} has none: name one "
-            "with metric."
-        )
+    judge_of(folder, tell)  # Here, so that workers find the shared weights in the cache.
     done = run_trials(
         folder, problem_of, workers=workers, told=Progress(trials, specification, tell)
     )
@@ -215,14 +220,16 @@ def _await(
         )
 
 
-def _space(space: Any, model: str, task: Task) -> ArchitectureSpace:
+def _space(space: Any, model: str, task: Task, target: Target) -> ArchitectureSpace:
     if isinstance(space, ArchitectureSpace):
         return space
     if space is not None:
         return ArchitectureSpace.load(space)
     location, _ = locate(model)
     config = read_config(location, model)
-    return ArchitectureSpace.of_teacher(config, head=task.head, labels=task.num_labels or 2)
+    return ArchitectureSpace.of_teacher(
+        config, precisions=target.precisions, head=task.head, labels=task.num_labels or 2
+    )
 
 
 def _digest(model: str) -> str:
@@ -248,6 +255,8 @@ def _calibrated(
     from .study.bench import measure_record
 
     plan = folder.plan
+    tell("looking at the device")
+    here = identities(plan.devices, plan.target, threads=plan.threads)
 
     def make() -> dict[str, Any]:
         measure = partial(measure_record, target=plan.target, threads=plan.threads)
@@ -258,6 +267,7 @@ def _calibrated(
             measure,
             pool,
             target=plan.target,
+            here=here,
             seed=plan.seed,
             predictor=source,
             tell=tell,
@@ -265,7 +275,9 @@ def _calibrated(
 
     record = ledger.once(_CALIBRATION, make)
     replace_file(folder.path / "calibration.json", json.dumps(dict(record)).encode())
-    return Calibration.from_json(record)
+    known = Calibration.from_json(record)
+    known.check(here)
+    return known
 
 
 def _check_possible(folder: StudyFolder, known: Calibration) -> None:

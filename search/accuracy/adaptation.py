@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from ..training.fake_quantization import FakeQuantized, quantized_linears
 from ..training.options import TrainingOptions
 from ..training.run import TrainingData, train
 from ..training.shrinking import former_ids, shrink, texts_of
+from .layout import matrices_of
+from .rebuilding import observe, rebuilt
 from .supernet import Supernet
 
 __all__ = ["adapted", "cut_words", "inherited"]
@@ -50,12 +52,14 @@ def adapted(
     data: TrainingData,
     options: TrainingOptions,
     steps: int,
+    batches: Sequence[Mapping[str, torch.Tensor]],
     progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """A sub-network after ``steps`` of distillation from ``teacher``, on the rows held out.
 
-    It reads as many rows as that takes, drawn by the seed. Blocks go before the first step, and
-    int8 is simulated in all of them. ``options`` say the rest. Nothing is kept.
+    It reads as many rows as that takes, drawn by the seed. Blocks go before the first step, which
+    begins with what is rebuilt of them by the inputs in ``batches``, and int8 is simulated in all
+    steps. ``options`` say the rest. Nothing is kept.
     """
     model, tokenizer, vocabulary = inherited(supernet, architecture, data.tokenizer, data.train)
     recipe = architecture.recipe(supernet.model.config)
@@ -64,6 +68,7 @@ def adapted(
     own = TrainingData(task=data.task, tokenizer=tokenizer, train=rows, held=data.held)
     sparsifier = BlockSparsifier(model, recipe) if recipe.sparsity else None
     if sparsifier is not None:
+        _rebuild(model, architecture, batches, bf16=bool(options.bf16))
         sparsifier.step(1.0)
     linears = FakeQuantized(list(quantized_linears(model, recipe).values()))
     short = options.replace(
@@ -100,6 +105,27 @@ def adapted(
             seq_len=architecture.seq_len,
             bf16=bool(options.bf16),
         )
+
+
+def _rebuild(
+    model: Any,
+    architecture: Architecture,
+    batches: Sequence[Mapping[str, torch.Tensor]],
+    *,
+    bf16: bool,
+) -> None:
+    """Leave the blocks that stay, with what `rebuilding` saves of the others."""
+    sparse = [
+        (linear, shape.form(kind).density)
+        for layer, shape in zip(structure_of(model).layers, architecture.layers, strict=True)
+        for kind, linear in matrices_of(layer)
+        if shape.form(kind).density < 1
+    ]
+    moments = observe(model, [linear for linear, _ in sparse], batches, bf16=bf16)
+    for (linear, density), seen in zip(sparse, moments, strict=True):
+        weight, bias = rebuilt(linear.weight, linear.bias, seen, architecture.block, density)
+        linear.weight.data.copy_(weight)
+        linear.bias.data.copy_(bias)
 
 
 def cut_words(

@@ -136,11 +136,6 @@ class AccuracyEstimator:
         """The teacher's configuration, as `Architecture.recipe` takes it."""
         return self._supernet.model.config
 
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether a larger value of the task's metric is a better one."""
-        return not self.data.task.lower_is_better
-
     def evaluate(
         self,
         architecture: Architecture,
@@ -192,15 +187,20 @@ class AccuracyEstimator:
         readers = self._supernet.readers(architecture)
         if not readers:
             return {}
+        batches = self._batches_of(architecture, words)
+        whole = dense(architecture)
+        with self._supernet.narrowed(whole, rows=words.rows) as model:
+            found = observe(model, list(readers.values()), batches, bf16=bool(self.options.bf16))
+        return dict(zip(readers, found, strict=True))
+
+    def _batches_of(
+        self, architecture: Architecture, words: _Words
+    ) -> list[dict[str, torch.Tensor]]:
+        """What matrices are seen to read by, once for each size and length."""
         key = (architecture.vocabulary, architecture.seq_len)
         if key not in self._batches:
             self._batches[key] = self._calibration(words.tokenizer, architecture.seq_len)
-        whole = dense(architecture)
-        with self._supernet.narrowed(whole, rows=words.rows) as model:
-            found = observe(
-                model, list(readers.values()), self._batches[key], bf16=bool(self.options.bf16)
-            )
-        return dict(zip(readers, found, strict=True))
+        return self._batches[key]
 
     def _calibration(self, tokenizer: Any, seq_len: int) -> list[dict[str, torch.Tensor]]:
         """Batches of training rows, drawn by the seed, without labels."""
@@ -232,6 +232,7 @@ class AccuracyEstimator:
             self.data,
             self.options,
             steps,
+            self._batches_of(architecture, self._words_of(architecture.vocabulary)),
             progress,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 from ...errors import UnsupportedError
@@ -20,15 +21,19 @@ _RANKED = 1 << 20
 """Numbers in a table of words from which on a factorised or shorter one is worth a choice."""
 
 
-def default_choices(config: Any) -> dict[str, Any]:
-    """Fields of an `ArchitectureSpace` for the sub-networks of a BERT of ``config``.
+def default_choices(config: Any, precisions: Collection[str] | None = None) -> dict[str, Any]:
+    """Fields of an `ArchitectureSpace` for the sub-networks of a BERT of ``config``;
+    ``precisions``: those that may be offered, None: all.
 
-    Raises `UnsupportedError` where it is no BERT.
+    Raises `UnsupportedError` where it is no BERT, or may have no precision.
     """
     if config.model_type != "bert":
         raise UnsupportedError(
             f"Architectures describe BERT, and this model is {config.model_type!r}: take a BERT."
         )
+    offered = tuple(one for one in _PRECISIONS if precisions is None or one in precisions)
+    if not offered:
+        raise UnsupportedError(f"Matrices are offered in {', '.join(_PRECISIONS)}: allow one.")
     width, heads, ffn = config.hidden_size, config.num_attention_heads, config.intermediate_size
     widths = _widths(width)
     fitting = tuple(
@@ -36,7 +41,7 @@ def default_choices(config: Any) -> dict[str, Any]:
     )
     units, least = _parts(ffn), (fitting[1:] or fitting)[0] * (width // heads)
     densities = _densities((least, widths[0]), (units[0], widths[0]))
-    matrix = MatrixChoices(precisions=_PRECISIONS, densities=densities)
+    matrix = MatrixChoices(precisions=offered, densities=densities)
     table = config.vocab_size
     large = table * width >= _RANKED
     rank = min(widths) * 2 // 3 // 16 * 16

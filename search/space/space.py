@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,14 +107,17 @@ class ArchitectureSpace:
                 self._extreme(extreme, rank)
 
     @classmethod
-    def of_teacher(cls, config: Any, **choices_of: Any) -> ArchitectureSpace:
+    def of_teacher(
+        cls, config: Any, *, precisions: Collection[str] | None = None, **choices_of: Any
+    ) -> ArchitectureSpace:
         """The sub-networks of a BERT of this configuration (and, trained anew, models of those
-        sizes). ``choices_of`` replaces fields, e.g. ``seq_lens=(32,)``; ``head_size`` must be
-        given where the model's heads were pruned.
+        sizes), in those of f32, bf16 and int8 that ``precisions`` has (a target's; None: all).
+        ``choices_of`` replaces fields, e.g. ``seq_lens=(32,)``; ``head_size`` must be given where
+        the model's heads were pruned.
 
         Raises `UnsupportedError` where it is no BERT.
         """
-        return cls(**{**default_choices(config), **choices_of})
+        return cls(**{**default_choices(config, precisions), **choices_of})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ArchitectureSpace:

@@ -2,67 +2,70 @@
 
 They tell how long the reference workload takes, how much memory a process needs beside the
 weights, and, where the predictor was learnt on another device or no longer holds on this one, how
-they differ. A device that nobody has measured yet gets as many as a predictor needs.
+they differ. Then more are measured: those that would tell most of what may differ. A device that
+nobody has measured yet gets as many as a predictor needs.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ...errors import CanaoError, InputError, NumericsError
-from ...runtime_harness.bundle.atomic import replace_file
+from ...errors import InputError
+from ..predictor.active import choose_next
 from ..predictor.predictor import LEAST_RECORDS, LatencyPredictor
-from ..predictor.recordings import shipped
+from ..predictor.recordings import select, shipped
 from ..predictor.records import Record, Setting
+from ..predictor.transfer import LEAST_SAMPLES
 from ..space.architecture import Architecture
 from ..space.space import ArchitectureSpace
 from .pool import DevicePool
-from .problem import Problem
+from .samples import Measure, Sample, Samples
+from .spread import drawn_from, spread
 
-__all__ = ["Calibration", "calibrate", "fastest"]
+__all__ = ["Calibration", "calibrate", "holds"]
 
-_VERSION = 1
+_VERSION = 2
 _KNOWN = 3
 _OTHER = 12
 _NEW = LEAST_RECORDS + 4
-_SEEDS = 3
-# Of drawn weights only the speed counts.
-_COSINE = 0.9
-_KINDS = {
-    "attention.self": "qkv",
-    "attention.output.dense": "output",
-    "intermediate.dense": "up",
-    "output.dense": "down",
-}
-_LAYER = re.compile(r"encoder\.layer\.(\d+)\.(.+)$")
-
-Sample = tuple[Record, int | None]
-"""A measurement, and the peak of memory in bytes, None where the device cannot tell."""
-Measure = Callable[[Path, str, Architecture], Sample]
-"""Measures a bundle of an architecture on the device of that name."""
+# Some may be disturbed, and then teach nothing.
+_MOST = 2 * LEAST_RECORDS
+_FEW_PEAKS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
     """``reference_ms``: of the reference workload on the device; ``memory_base``: bytes that a
-    process takes beside the weights."""
+    process takes beside the weights; ``memory_margin``: by how many bytes a peak may be off."""
 
     predictor: LatencyPredictor
     reference_ms: float
     memory_base: int
+    memory_margin: int
     records: tuple[Record, ...]
+
+    @property
+    def devices(self) -> dict[str, str]:
+        """The fingerprint of each device that was measured, by name."""
+        return {one.setting.device: one.setting.fingerprint for one in self.records}
 
     def memory(self, architecture: Architecture) -> int:
         """The peak, in bytes, that a process with such a model is expected to have."""
         return architecture.costs().bytes + self.memory_base
+
+    def check(self, here: Mapping[str, str]) -> None:
+        """Raise `InputError` where a device that is ``here`` (fingerprints by name) is another
+        than the one of its name that was measured."""
+        for name, fingerprint in self.devices.items():
+            if here.get(name, fingerprint) != fingerprint:
+                raise InputError(
+                    f"The study was calibrated on another {name} ({fingerprint}) than the one "
+                    f"here ({here[name]}): go on where that is, or name another directory."
+                )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -71,6 +74,7 @@ class Calibration:
             "predictor": self.predictor.to_json(),
             "reference_ms": self.reference_ms,
             "memory_base": self.memory_base,
+            "memory_margin": self.memory_margin,
             "records": [record.to_json() for record in self.records],
         }
 
@@ -84,6 +88,7 @@ class Calibration:
                 predictor=LatencyPredictor.from_json(value["predictor"]),
                 reference_ms=float(value["reference_ms"]),
                 memory_base=int(value["memory_base"]),
+                memory_margin=int(value["memory_margin"]),
                 records=tuple(map(Record.from_json, value["records"])),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -97,80 +102,67 @@ def calibrate(
     pool: DevicePool[Sample],
     *,
     target: str,
+    here: Mapping[str, str],
     seed: int,
     predictor: LatencyPredictor | None,
     tell: Callable[[str], None],
 ) -> Calibration:
-    """Measure drawn architectures of ``space`` and make the predictor ready.
+    """Measure architectures of ``space`` and make the predictor ready.
 
-    ``predictor``: one to use or adapt; None:
-    what ships with canao. Bundles and measurements are kept in ``folder``. Raises `InputError`
-    where the device and the predictor do not go together, `DeviceError` where it is lost.
+    ``here``: the fingerprint of each device of the pool, by name. ``predictor``: one to use or
+    adapt; None: what ships with canao. Bundles and measurements are kept in ``folder``. Raises
+    `InputError` where the device and the predictor do not go together, or the space is too small
+    to learn from, `DeviceError` where the device is lost.
     """
-    drawn = _drawn(space, seed)
+    samples = Samples(folder=folder, measure=measure, pool=pool, target=target, here=here)
+    drawn = drawn_from(space, target, seed)
+    asked: list[Architecture] = []
     found: list[Sample] = []
 
-    def more(count: int) -> None:
-        for number in range(len(found), count):
-            tell(f"calibrating: model {number + 1} of {count}")
-            found.append(_measured(drawn[number], folder, measure, pool, target))
+    def take(chosen: Sequence[Architecture]) -> list[Record]:
+        for number, one in enumerate(chosen, 1):
+            tell(f"calibrating: model {number} of {len(chosen)}")
+            asked.append(one)
+            found.append(samples.of(one))
+        # Devices of a pool are of one kind: what one tells holds for all.
+        setting = found[0][0].setting
+        return [replace(record, setting=setting) for record, _ in found]
 
-    more(_KNOWN)
-    setting = found[0][0].setting
+    def left() -> list[Architecture]:
+        return [one for one in drawn if one not in asked]
+
+    records = take(spread(drawn, _KNOWN, seed))
+    setting = records[0].setting
+    marks: dict[str, Any] = {"emulated": setting.emulated, "protocol": setting.protocol}
     source = predictor or _shipped(setting)
     if source is None:
-        more(_NEW)
-        made = LatencyPredictor.fit([record for record, _ in found], seed=seed)
-    elif source.setting == setting and _holds(source, [record for record, _ in found]):
+        _check_size(drawn, LEAST_RECORDS, setting)
+        wanted = spread(left(), _MOST, seed)
+        records = take(wanted[: _NEW - _KNOWN])
+        for one in wanted[_NEW - _KNOWN :]:
+            if _steady(records, marks) >= LEAST_RECORDS:
+                break
+            records = take([one])
+        made = LatencyPredictor.fit(records, **marks, seed=seed)
+    elif source.setting == setting and holds(source, records):
         made = source
     else:
-        more(_OTHER)
-        made = source.adapt([record for record, _ in found], changed=True)
-    records = [record for record, _ in found]
-    beside = [
-        peak - record.architecture.costs().bytes for record, peak in found if peak is not None
-    ]
+        _check_size(drawn, LEAST_SAMPLES, setting)
+        known = [record.architecture for record in records]
+        count = min(_OTHER, len(drawn)) - _KNOWN
+        records = take(choose_next(source, left(), count, measured=known, to=setting, seed=seed))
+        made = source.adapt(records, **marks, changed=True)
+    base, margin = _memory(found)
     return Calibration(
         predictor=made,
         reference_ms=statistics.median(one.median_ms / one.relative for one in records),
-        memory_base=max(0, round(statistics.median(beside))) if beside else 0,
-        records=tuple(records),
+        memory_base=base,
+        memory_margin=margin,
+        records=tuple(record for record, _ in found),
     )
 
 
-def fastest(space: ArchitectureSpace, problem: Problem, seed: int) -> tuple[float, int]:
-    """(the lowest latency in milliseconds, the least memory in bytes) that can be hoped for in a
-    space: of its extremes and of some hundred drawn ones."""
-    rng = np.random.default_rng((seed, 1))
-    looked = [*_extremes(space), *(space.sample(rng) for _ in range(128))]
-    found = problem.predict(looked)
-    return (
-        min(one.latency_interval[0] for one in found),
-        min(one.memory_bytes for one in found),
-    )
-
-
-def _extremes(space: ArchitectureSpace) -> list[Architecture]:
-    """The smallest sizes, with each precision and density."""
-    found = []
-    decisions = space.decisions()
-    for what in ("precision", "density"):
-        places = max(len(d.choices) for d in decisions if what in d.name)
-        for place in range(places):
-            values = {}
-            for decision in decisions:
-                choices = decision.choices
-                if what in decision.name:
-                    values[decision.name] = choices[min(place, len(choices) - 1)]
-                elif all(isinstance(choice, int | float) for choice in choices):
-                    values[decision.name] = min(choices)  # type: ignore[type-var]
-                else:
-                    values[decision.name] = choices[-1]
-            found.append(space.build(values))
-    return found
-
-
-def _holds(predictor: LatencyPredictor, records: Sequence[Record]) -> bool:
+def holds(predictor: LatencyPredictor, records: Sequence[Record]) -> bool:
     """Whether at most a third of what was measured is beyond its interval of 90 %.
 
     More of three are by chance in 3 of 100 cases; else the compiler or the machine is not what it
@@ -182,19 +174,30 @@ def _holds(predictor: LatencyPredictor, records: Sequence[Record]) -> bool:
     return 3 * beyond <= len(records)
 
 
-def _drawn(space: ArchitectureSpace, seed: int) -> list[Architecture]:
-    """Different architectures whose work spreads: of many drawn ones, evenly by FLOPs."""
-    rng = np.random.default_rng((seed, 2))
-    drawn = {one.digest: one for one in (space.sample(rng) for _ in range(8 * _NEW))}
-    ordered = sorted(drawn.values(), key=lambda one: one.costs().flops)
-    count = min(_NEW, len(ordered))
-    chosen = [ordered[place * len(ordered) // count] for place in range(count)]
-    # The first ones too are to be far apart.
-    order = np.random.default_rng(seed).permutation(len(chosen))
-    found = [chosen[place] for place in order]
-    while len(found) < _NEW:  # a space of few architectures: measured more than once
-        found += found[: _NEW - len(found)]
-    return found
+def _check_size(drawn: Sequence[Architecture], least: int, setting: Setting) -> None:
+    if len(drawn) < least:
+        raise InputError(
+            f"The space has {len(drawn)} architectures, and {least} must be measured to predict "
+            f"latencies on {setting}: give a larger --space, or a --predictor of that device."
+        )
+
+
+def _steady(records: Sequence[Record], marks: Mapping[str, Any]) -> int:
+    """How many a predictor may learn from."""
+    try:
+        return len(select(records, **marks))
+    except InputError:
+        return 0
+
+
+def _memory(found: Sequence[Sample]) -> tuple[int, int]:
+    """(bytes that a process takes beside its weights, how far from that one may be): the median,
+    and twice the largest distance from it."""
+    beside = [p - record.architecture.costs().bytes for record, p in found if p is not None]
+    base = max(0, round(statistics.median(beside))) if beside else 0
+    if len(beside) < _FEW_PEAKS:
+        return base, base  # they tell no distance: the weights alone are sure
+    return base, round(2 * max(abs(one - base) for one in beside))
 
 
 def _shipped(setting: Setting) -> LatencyPredictor | None:
@@ -214,73 +217,5 @@ def _shipped(setting: Setting) -> LatencyPredictor | None:
     ]
     if not usable:
         return None
-    return LatencyPredictor.fit(max(usable, key=lambda one: one[:3])[3])
-
-
-def _measured(
-    architecture: Architecture,
-    folder: Path,
-    measure: Measure,
-    pool: DevicePool[Sample],
-    target: str,
-) -> Sample:
-    kept = folder / f"{architecture.digest}.json"
-    try:
-        found = json.loads(kept.read_text(encoding="utf-8"))
-        return Record.from_json(found["record"]), found["peak_bytes"]
-    except (OSError, ValueError, KeyError, TypeError, InputError):
-        pass  # not there, or from another canao
-    folder.mkdir(parents=True, exist_ok=True)
-    bundle, made = _compiled(architecture, folder, target)
-    (result,) = pool.run([lambda device: measure(bundle, device, made)])
-    if isinstance(result, CanaoError):
-        raise result
-    record, peak = result
-    text = json.dumps({"record": record.to_json(), "peak_bytes": peak})
-    replace_file(kept, text.encode())
-    for left in (bundle, bundle.with_name(f"{bundle.name}.numerics.json")):
-        left.unlink(missing_ok=True)
-    return record, peak
-
-
-def _compiled(architecture: Architecture, folder: Path, target: str) -> tuple[Path, Architecture]:
-    """A bundle with drawn weights, and the architecture in it: layers may be kept wider."""
-    from ...compiler.api import compile_model
-    from ..space.models import fresh_model
-
-    recipe = architecture.recipe()
-    int8 = any(rule.precision == "int8" for rule in recipe.precision)
-    bundle = folder / f"{architecture.digest}.canao"
-    for seed in range(_SEEDS):
-        bundle.unlink(missing_ok=True)
-        try:
-            report = compile_model(
-                fresh_model(architecture, seed),
-                target=target,
-                seq_len=architecture.seq_len,
-                recipe=recipe,
-                output=bundle,
-                name=f"bert-{architecture.digest}",
-                cosine=_COSINE if int8 else None,
-            )
-        except NumericsError:
-            if seed == _SEEDS - 1:
-                raise
-            continue  # of other weights the outputs may not nearly cancel
-        wider = (report.quantization or {}).get("wider", ())
-        return bundle, _widened(architecture, wider)
-    raise AssertionError("unreachable")
-
-
-def _widened(architecture: Architecture, wider: Sequence[str]) -> Architecture:
-    layers = list(architecture.layers)
-    for name in wider:
-        match = _LAYER.search(name)
-        kind = next((k for path, k in _KINDS.items() if match and match[2].startswith(path)), None)
-        if match is None or kind is None:
-            continue
-        number = int(match[1])
-        form = replace(layers[number].form(kind), precision="bf16")
-        changed: dict[str, Any] = {kind: form}
-        layers[number] = replace(layers[number], **changed)
-    return replace(architecture, layers=tuple(layers))
+    best = max(usable, key=lambda one: one[:3])[3]
+    return LatencyPredictor.fit(best, emulated=setting.emulated, protocol=setting.protocol)

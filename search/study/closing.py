@@ -15,7 +15,8 @@ from ..evaluation import evaluate
 from .bench import Bench
 from .finals import hold_finals
 from .folder import StudyFolder
-from .judging import judge_of
+from .identity import identities, strangers
+from .judging import calibration_of, judge_of
 from .measured import Measured
 from .pool import DevicePool
 from .result import TEACHER, StudyResult, result_of
@@ -39,6 +40,7 @@ def hold(
     estimator = judge_of(folder, tell)
     bench = Bench(
         teacher=estimator.teacher,
+        estimator=estimator,
         data=asked["data"],
         dev=asked["dev"],
         split=asked["split"],
@@ -49,8 +51,11 @@ def hold(
         tell=tell,
     )
     pool = DevicePool[Measured](plan.devices, available=lambda name: get(name).info().available)
-    teacher = _teacher(folder, str(estimator.teacher), bench, pool, tell)
-    finals = hold_finals(folder, trials, bench, pool, teacher=teacher["metric"], tell=tell)
+    here = _devices(folder)
+    teacher = _teacher(folder, str(estimator.teacher), bench, pool, here, tell)
+    finals = hold_finals(
+        folder, trials, bench, pool, teacher=teacher["metric"], here=here, tell=tell
+    )
     return result_of(
         trials,
         finals,
@@ -62,11 +67,21 @@ def hold(
     )
 
 
+def _devices(folder: StudyFolder) -> dict[str, str]:
+    """The fingerprint of each device of the study, by name: of those that were calibrated, which
+    must not have changed, and of those that are here."""
+    plan, known = folder.plan, calibration_of(folder)
+    here = identities(plan.devices, plan.target, threads=plan.threads)
+    known.check(here)
+    return {**known.devices, **here}
+
+
 def _teacher(
     folder: StudyFolder,
     directory: str,
     bench: Bench,
     pool: DevicePool[Measured],
+    here: Mapping[str, str],
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """The teacher's metric on the development split, read once, and its latency."""
@@ -75,7 +90,9 @@ def _teacher(
         kept = read_file(file)
         if kept is not None:
             read_row(kept, TEACHER, "the teacher")
-            return dict(cast(Mapping[str, Any], kept))
+            found = dict(cast(Mapping[str, Any], kept))
+            if not strangers([Measured.from_json(found["measured"])], here):
+                return found
     tell("evaluating the teacher")
     asked = folder.asked
     judged = evaluate(

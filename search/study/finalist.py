@@ -47,7 +47,8 @@ class Trained:
 @dataclass(frozen=True, kw_only=True)
 class Finalist:
     """``trial``: its number in the search, where ``estimate`` was its accuracy and
-    ``predicted_ms`` its latency. ``screened``: measured with inherited weights. ``trained``, then
+    ``predicted_ms`` its latency. ``screened``: measured with inherited weights. ``adapted``: its
+    accuracy after a few steps of training, where it was asked for. ``trained``, then
     ``bundle`` and ``measured`` (more than once): after full training. ``refused``: why it is,
     empty where it is not.
     """
@@ -58,6 +59,7 @@ class Finalist:
     predicted_ms: float
     predicted_interval: tuple[float, float]
     screened: Measured | None = None
+    adapted: float | None = None
     trained: Trained | None = None
     bundle: str | None = None
     measured: tuple[Measured, ...] = ()
@@ -67,6 +69,11 @@ class Finalist:
     def last(self) -> Measured | None:
         """What was measured last: the worst of the final ones, else the screening."""
         return worst(list(self.measured)) if self.measured else self.screened
+
+    @property
+    def promise(self) -> float:
+        """The best accuracy known of it before it was trained: no step is a checkpoint too."""
+        return self.estimate if self.adapted is None else max(self.estimate, self.adapted)
 
     @property
     def passed(self) -> bool:

@@ -50,6 +50,7 @@ def problem_of(
         predictor=known.predictor,
         reference_ms=known.reference_ms,
         memory=known.memory,
+        memory_margin=known.memory_margin,
         estimator=estimator or _Late(folder),
         specification=folder.plan.specification,
     )

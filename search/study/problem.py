@@ -47,7 +47,8 @@ class Problem:
     specification is told to the controller without its accuracy.
 
     ``reference_ms``: how long the reference workload takes on the device, in which the
-    predictor's numbers are told.
+    predictor's numbers are told; ``memory_margin``: by how many bytes an estimate of ``memory``
+    may be off.
     """
 
     def __init__(
@@ -58,10 +59,12 @@ class Problem:
         memory: MemoryModel,
         estimator: Estimator,
         specification: Specification,
+        memory_margin: int = 0,
     ) -> None:
         self._predictor = predictor
         self._reference = reference_ms
         self._memory = memory
+        self._margin = memory_margin
         self._estimator = estimator
         self._specification = specification
 
@@ -109,12 +112,14 @@ class Problem:
                     float(found.low * self._reference),
                     float(found.high * self._reference),
                 ),
-                memory_bytes=self._memory(architecture),
+                memory_bytes=peak,
+                memory_interval=(max(0, peak - self._margin), peak + self._margin),
                 outside=str(found.reason) if found.outside else "",
             )
             for architecture, found in zip(
                 architectures, self._predictor.predict(list(architectures)), strict=True
             )
+            for peak in [self._memory(architecture)]
         ]
 
     def _surely(self, finding: Finding) -> str:
@@ -125,6 +130,9 @@ class Problem:
                 f"predicted at {finding.latency_ms:.3g} ms, and hardly below "
                 f"{finding.latency_interval[0]:.3g} ms"
             )
-        if room is not None and finding.memory_bytes > room:
-            return f"estimated to take {finding.memory_bytes / 1e6:.3g} MB"
+        if room is not None and finding.memory_least > room:
+            return (
+                f"estimated to take {finding.memory_bytes / 1e6:.3g} MB, and hardly less than "
+                f"{finding.memory_least / 1e6:.3g} MB"
+            )
         return ""

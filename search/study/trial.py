@@ -21,17 +21,24 @@ class Finding:
     """What is known of an architecture without training it.
 
     ``latency_ms``: predicted, with the interval that holds it at 90 %; ``memory_bytes``: estimated
-    peak; ``accuracy``: with inherited weights, and its interval, None where it was not worth the
-    while; ``outside``: why the prediction is not to be relied on, if it is not.
+    peak, and ``memory_interval``, which holds it as far as the calibration tells, None where
+    nothing did; ``accuracy``: with inherited weights, and its interval, None where it was not
+    worth the while; ``outside``: why the prediction is not to be relied on, if it is not.
     """
 
     latency_ms: float
     latency_interval: tuple[float, float]
     memory_bytes: int
+    memory_interval: tuple[int, int] | None = None
     accuracy: float | None = None
     accuracy_interval: tuple[float, float] | None = None
     accuracy_kind: str = ""
     outside: str = ""
+
+    @property
+    def memory_least(self) -> int:
+        """The least that the peak may be."""
+        return self.memory_bytes if self.memory_interval is None else self.memory_interval[0]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

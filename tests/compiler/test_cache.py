@@ -152,6 +152,22 @@ def test_the_source_of_a_pattern_and_of_what_is_beside_it_are_in_the_key(
     del sys.modules["acme_cached.pattern"], sys.modules["acme_cached"]
 
 
+def test_what_compiles_has_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    from canao.compiler.kernels.choosing import tuning
+
+    host = targets.get("host")
+    first = cache.compiler_digest(host)
+    assert first == cache.compiler_digest(host)
+    assert first != cache.compiler_digest(targets.get("arm64"))
+    registry.PIPELINE.insert(0, Acme(4))
+    patterned = cache.compiler_digest(host)
+    monkeypatch.setattr(tuning, "choices_for", lambda target: ({"a product": "an engine"}, []))
+    chosen = cache.compiler_digest(host)
+    monkeypatch.setattr(cache, "_own_files", lambda: (("another.py", 1, 1),))
+    monkeypatch.setattr(cache, "_sources", lambda files: str(files))
+    assert len({first, patterned, chosen, cache.compiler_digest(host)}) == 4
+
+
 def test_the_machine_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     request = LoweringRequest(
         text="", target=dataclasses.replace(targets.get("host"), triple="", features=())

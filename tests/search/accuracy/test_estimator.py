@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import copy
 import hashlib
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from canao.compiler.compression.block_sparsity import BlockSparsifier
 from canao.errors import InputError
 from canao.search.accuracy import Accuracy, SharingOptions
+from canao.search.accuracy.adaptation import _rebuild, inherited
 from canao.search.accuracy.estimator import AccuracyEstimator
 from canao.search.accuracy.sandwich import extremes, sandwich
+from canao.search.space.architecture import MatrixForm
 from canao.search.training import TrainingOptions
 from tests.search.accuracy.spaces import dense_space, space
 from tests.search.support import save_model, sentences, write_rows
@@ -114,7 +120,6 @@ def test_an_architecture_is_judged_on_rows_held_out(place: Path) -> None:
     estimator = prepare(place)
     texts = {row["text"] for row in estimator.data.held}
     assert not texts & {row["text"] for row in estimator.data.train}
-    assert estimator.higher_is_better
     before = digest(estimator)
     for architecture in sandwich(estimator.space, 4, (1,)):
         found = estimator.evaluate(architecture)
@@ -129,6 +134,7 @@ def test_a_few_steps_change_a_copy_alone(place: Path) -> None:
     estimator = prepare(place)
     before = digest(estimator)
     smallest = extremes(estimator.space)[1]
+    assert smallest.layers[0].up.density < 1
     seen: list[str] = []
     found = estimator.evaluate(smallest, steps=3, progress=seen.append)
     assert found.kind == "adapted"
@@ -136,6 +142,33 @@ def test_a_few_steps_change_a_copy_alone(place: Path) -> None:
     assert digest(estimator) == before
     with pytest.raises(InputError, match="steps"):
         estimator.evaluate(smallest, steps=-1)
+
+
+def test_a_few_steps_begin_with_what_is_rebuilt(place: Path) -> None:
+    estimator = prepare(place)
+    sparse = estimator.space.sample(np.random.default_rng(5))
+    form = MatrixForm(density=0.25)
+    layers = tuple(replace(one, up=form, down=form) for one in sparse.layers)
+    sparse = replace(sparse, layers=layers, vocabulary=99)
+    words = estimator._words_of(99)
+    model, _, _ = inherited(estimator._supernet, sparse, words.tokenizer, estimator.data.train)
+    batches = estimator._batches_of(sparse, words)
+    before = outputs(model, batches)
+    zeroed = copy.deepcopy(model)
+    recipe = sparse.recipe(estimator.teacher_config)
+    BlockSparsifier(zeroed, recipe).step(1.0)
+    _rebuild(model, sparse, batches, bf16=False)
+    kept = outputs(model, batches)
+    # The blocks that stay are those that training keeps.
+    BlockSparsifier(model, recipe).step(1.0)
+    assert torch.equal(outputs(model, batches), kept)
+    assert (kept - before).square().mean() < (outputs(zeroed, batches) - before).square().mean()
+
+
+def outputs(model: Any, batches: Any) -> torch.Tensor:
+    with torch.no_grad():
+        found = [model(**batch, output_hidden_states=True).hidden_states[-1] for batch in batches]
+    return torch.cat([hidden.flatten() for hidden in found])
 
 
 def test_the_sandwich_has_both_extremes_and_follows_its_seed() -> None:

@@ -16,7 +16,7 @@ from canao.search.space.architecture import Architecture
 from canao.search.space.choices import MatrixChoices
 from canao.search.space.space import ArchitectureSpace
 
-__all__ = ["SETTING", "Formula", "drawn", "latency", "measured"]
+__all__ = ["SETTING", "SPACE", "Formula", "drawn", "latency", "measured"]
 
 SETTING = Setting(
     device="formula",
@@ -27,7 +27,7 @@ SETTING = Setting(
     protocol=1,
 )
 _FORMS = MatrixChoices(precisions=("f32", "bf16", "int8"), densities=(1.0, 0.5, 0.25))
-_SPACE = ArchitectureSpace(
+SPACE = ArchitectureSpace(
     layers=(1, 2, 3, 4),
     hidden=(96, 192, 288),
     heads=(1, 3, 6),
@@ -72,7 +72,7 @@ def drawn(count: int, seed: int = 0) -> tuple[Architecture, ...]:
     rng = np.random.default_rng(seed)
     found: dict[Architecture, None] = {}
     while len(found) < count:
-        found[_SPACE.sample(rng)] = None
+        found[SPACE.sample(rng)] = None
     return tuple(found)
 
 

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from canao.cli import app
 from canao.errors import CanaoError
 from canao.search.predictor.records import Record
+from canao.search.space.architecture import KINDS, Architecture
 
-from .devices import Formula, drawn, measured
+from .devices import SPACE, Formula, drawn, measured
 
 KEYS = {
     "spearman", "kendall", "mape", "within_5", "within_10", "coverage_90", "n_train", "n_test",
@@ -115,6 +116,35 @@ def test_baselines_that_nothing_here_teaches(data: Path, tmp_path: Path) -> None
 
 def names(found: dict[str, Any]) -> set[str]:
     return set(found["baselines"])
+
+
+def test_what_to_measure_next_is_listed(data: Path, tmp_path: Path) -> None:
+    one, chosen, space = (tmp_path / name for name in ("one.json", "next.jsonl", "space.json"))
+    space.write_text(json.dumps(SPACE.to_json()), encoding="utf-8")
+    common = ("next", "--space", space, "--count", 5)
+    found = run(*common, "--store", data, "-o", chosen)
+    architectures = [Architecture.from_json(row["architecture"]) for row in found["architectures"]]
+    assert len({row["digest"] for row in found["architectures"]}) == 5
+    assert not {*architectures} & {*drawn(220)[:70]}  # those were measured
+    assert all(SPACE.contains(architecture) for architecture in architectures)
+    assert found["setting"]["threads"] == 1
+    lines = chosen.read_text(encoding="utf-8").splitlines()
+    assert [Architecture.from_json(json.loads(line)) for line in lines] == architectures
+    # For another setting, with measurements there and without.
+    run("train", "--store", data, "-o", one)
+    other = run(*common, one, "--threads", 2)
+    assert other["setting"]["threads"] == 2
+    more = run(*common, one, "--store", data, "--threads", 2)
+    assert other["architectures"] != more["architectures"] != found["architectures"]
+    # Without a space: sub-networks of the packaged model, in what the target can do.
+    few = run("next", one, "--target", "arm64", "--count", 1)
+    layers = few["architectures"][0]["architecture"]["layers"]
+    forms = [layer[kind]["precision"] for layer in layers for kind in KINDS]
+    assert {*forms} <= {"f32", "int8"}
+    done = CliRunner().invoke(app, [*map(str, ("predict", *common, one))])
+    assert "GFLOP" in done.stdout, done.output
+    assert "--count must be" in refused("next", "--count", "0")
+    assert "cannot be read" in refused("next", tmp_path / "none.json")
 
 
 def test_it_tells_people_what_it_found(data: Path, tmp_path: Path) -> None:

@@ -2,21 +2,27 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from canao.errors import DeviceError, InputError
 from canao.runtime_harness.protocol import PROTOCOL
 from canao.search.predictor.predictor import LatencyPredictor
 from canao.search.predictor.records import Record, Setting
+from canao.search.program.derive import program_of
 from canao.search.space.architecture import Architecture
-from canao.search.study import calibration
-from canao.search.study.calibration import Calibration, calibrate, fastest
+from canao.search.space.choices import MatrixChoices
+from canao.search.study import calibration, samples
+from canao.search.study.calibration import Calibration, calibrate
 from canao.search.study.pool import DevicePool
+from canao.search.study.possible import fastest
 from canao.search.study.problem import Problem
 from canao.search.study.specification import Specification
+from canao.search.study.spread import drawn_from
 from tests.search.controllers.synthetic import latency_of, small_space
 
 SPACE = small_space(layers=(1, 2), seq_lens=(16,))
@@ -56,15 +62,32 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         bundle.touch()
         return bundle, architecture
 
-    monkeypatch.setattr(calibration, "_compiled", make)
+    monkeypatch.setattr(samples, "_compiled", make)
     return found
 
 
-def run(folder: Path, source: LatencyPredictor | None, measure: Any = measure) -> Calibration:
+def run(
+    folder: Path, source: LatencyPredictor | None, measure: Any = measure, **changes: Any
+) -> Calibration:
+    given = {"space": SPACE, "target": "host", "here": {"local": HERE.fingerprint}, **changes}
     pool = DevicePool[Any](["local"], available=lambda _: False, pause=0)
     return calibrate(
-        SPACE, folder, measure, pool, target="host", seed=3, predictor=source, tell=lambda _: None
+        given.pop("space"),
+        folder,
+        measure,
+        pool,
+        seed=3,
+        predictor=source,
+        tell=lambda _: None,
+        **given,
     )
+
+
+@lru_cache(maxsize=1)
+def learned() -> LatencyPredictor:
+    """A predictor of `HERE`."""
+    some = drawn_from(SPACE, "host", 3)[::8]
+    return LatencyPredictor.fit([measure(Path(), "local", one)[0] for one in some])
 
 
 def without_shipped(monkeypatch: pytest.MonkeyPatch, records: list[Record]) -> None:
@@ -103,12 +126,15 @@ def test_a_device_that_nobody_knows_is_measured_until_it_can_be_predicted(
     pairs = zip(again.predictor.predict(looked), found.predictor.predict(looked), strict=True)
     assert all(one.relative == pytest.approx(other.relative) for one, other in pairs)
 
-    # Of another device a dozen measurements do, and they are there already.
+    # Of another device a dozen measurements do: the first three, and those that tell most.
     other = replace(found.predictor, setting=replace(HERE, fingerprint="b" * 16))
-    compiled.clear()
     adapted = run(tmp_path, other)
-    assert (len(adapted.records), compiled) == (12, [])
+    assert adapted.records[:3] == found.records[:3]
+    assert len({record.architecture for record in adapted.records}) == 12
     assert adapted.predictor.setting == HERE
+    compiled.clear()
+    assert run(tmp_path, other).records == adapted.records
+    assert compiled == []
     assert adapted.predictor.adapted_from == other.setting
     # Of this very device only what tells memory and the reference.
     assert len(run(tmp_path, found.predictor).records) == 3
@@ -129,7 +155,7 @@ def test_a_predictor_that_measurements_contradict_is_adapted(
     tmp_path: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_shipped(monkeypatch, [])
-    source = run(tmp_path, None).predictor
+    source = learned()
 
     def faster(bundle: Path, device: str, architecture: Architecture) -> Any:
         record, peak = measure(bundle, device, architecture)
@@ -174,7 +200,147 @@ def test_a_device_that_is_lost_while_it_is_measured(
     assert len(compiled) == 23
 
 
+def of(setting: Setting, spread: float = 0.02) -> Any:
+    """Measures in another setting; ``spread``: half of an interval's relative width."""
+
+    def measured(bundle: Path, device: str, architecture: Architecture) -> Any:
+        record, peak = measure(bundle, device, architecture)
+        ends = (record.relative * (1 - spread), record.relative * (1 + spread))
+        return replace(record, setting=setting, relative_interval=ends), peak
+
+    return measured
+
+
+def test_an_emulated_device_is_calibrated_like_any_other(
+    tmp_path: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real measurements, which ship, say nothing of it; those of another protocol neither."""
+    emulated = replace(HERE, device="local", emulated=True, target="arm64", protocol=PROTOCOL + 1)
+    without_shipped(monkeypatch, [])
+    real = run(tmp_path / "real", learned())
+    without_shipped(monkeypatch, list(real.records) * 8)
+    found = run(tmp_path / "new", None, of(emulated), target="arm64")
+    assert found.predictor.setting == emulated
+    assert len(found.records) == 24
+    # Adapted from one of another such device, and taken from what ships of it.
+    other = replace(found.predictor, setting=replace(emulated, fingerprint="b" * 16))
+    assert run(tmp_path / "new", other, of(emulated), target="arm64").predictor.adapted_from
+    without_shipped(monkeypatch, list(found.records))
+    again = run(tmp_path / "again", None, of(emulated), target="arm64")
+    assert (again.predictor.setting, len(again.records)) == (emulated, 3)
+
+
+def test_where_measurements_are_disturbed_there_are_more(
+    tmp_path: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_shipped(monkeypatch, [])
+    count = [0]
+
+    def sometimes(bundle: Path, device: str, architecture: Architecture) -> Any:
+        count[0] += 1
+        return of(HERE, spread=0.3 if count[0] % 4 == 0 else 0.02)(bundle, device, architecture)
+
+    found = run(tmp_path, None, sometimes)
+    assert len(found.predictor.trained_on) == 20
+    assert 24 < len(found.records) < 30
+
+
+def test_a_space_too_small_to_learn_from_is_refused_soon(
+    tmp_path: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_shipped(monkeypatch, [])
+    form = MatrixChoices()
+    small = small_space(layers=(1,), hidden=(64,), ffn=(64, 128), up=form, down=form)
+    with pytest.raises(InputError, match="has 8 architectures, and 20 must be measured"):
+        run(tmp_path, None, space=small)
+    assert len(compiled) == 3
+
+
+def test_what_another_device_or_compiler_left_is_measured_again(
+    tmp_path: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_shipped(monkeypatch, [])
+    source = learned()
+    assert len(run(tmp_path, source).records) == 3
+    compiled.clear()
+    assert len(run(tmp_path, source).records) == 3
+    assert compiled == []
+    elsewhere = replace(HERE, fingerprint="b" * 16)
+    moved = run(tmp_path, source, of(elsewhere), here={"local": elsewhere.fingerprint})
+    assert len(compiled) == 12
+    assert {record.setting for record in moved.records} == {elsewhere}
+    compiled.clear()
+    monkeypatch.setattr(samples, "compiler_digest", lambda target: "another")
+    run(tmp_path, moved.predictor, of(elsewhere), here={"local": elsewhere.fingerprint})
+    assert len(compiled) == 3
+
+
+def test_devices_of_one_kind_are_one_to_learn_from(
+    tmp_path: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_shipped(monkeypatch, [])
+    count = [0]
+
+    def in_turns(bundle: Path, device: str, architecture: Architecture) -> Any:
+        count[0] += 1
+        name = "ab"[count[0] % 2]
+        return of(replace(HERE, device=name, fingerprint=name * 16))(bundle, device, architecture)
+
+    found = run(tmp_path, None, in_turns)
+    assert len(found.predictor.trained_on) == 24
+    assert found.devices == {"a": "a" * 16, "b": "b" * 16}
+    found.check({})
+    found.check({"a": "a" * 16, "c": "c" * 16})
+    with pytest.raises(InputError, match=r"on another b \(b+\) than the one here \(c+\)"):
+        found.check({"a": "a" * 16, "b": "c" * 16})
+
+
+@pytest.mark.parametrize(
+    ("peaks", "expected"),
+    [
+        ([5, 9, 6], (6, 6)),  # twice the distance of the 9
+        ([-40, -42, -44], (0, 88)),  # tables of which most is never read
+        ([5, 7, None], (6, 6)),  # too few to tell: the weights alone are sure
+        ([None, None, None], (0, 0)),
+    ],
+)
+def test_memory_may_be_off_by_what_was_seen(
+    tmp_path: Path,
+    compiled: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    peaks: list[int | None],
+    expected: tuple[int, int],
+) -> None:
+    without_shipped(monkeypatch, [])
+    source = learned()
+    left = list(peaks)
+
+    def peak(bundle: Path, device: str, architecture: Architecture) -> Any:
+        one = left.pop()
+        size = architecture.costs().bytes
+        return measure(bundle, device, architecture)[0], None if one is None else size + one
+
+    found = run(tmp_path / "peaks", source, peak)
+    assert (found.memory_base, found.memory_margin) == expected
+
+
+@pytest.mark.parametrize(("target", "precision"), [("arm64", "f32"), ("arm64-i8mm", "bf16")])
+def test_layers_that_are_kept_wider_are_what_the_target_has_of_them(
+    target: str, precision: str
+) -> None:
+    every = MatrixChoices(precisions=("int8",))
+    space = small_space(layers=(2,), qkv=every, up=every, down=every)
+    one = space.sample(np.random.default_rng(0))
+    names = ["encoder.layer.0.attention.self.key", "encoder.layer.1.output.dense", "classifier"]
+    found = samples._widened(one, [f"bert.{name}" for name in names], target)
+    kept = [layer.qkv.precision for layer in found.layers]
+    kept += [layer.down.precision for layer in found.layers]
+    assert kept == [precision, "int8", "int8", precision]
+    assert {layer.up.precision for layer in found.layers} == {"int8"}
+    assert program_of(found, target).dispatches
+
+
 def test_damaged_calibrations() -> None:
-    for value in ({}, {"version": 1}, {"version": 1, "predictor": {}}, {"version": 2}):
+    for value in ({}, {"version": 1}, {"version": 2, "predictor": {}}, {"version": 2}):
         with pytest.raises(InputError):
             Calibration.from_json(value)

@@ -19,8 +19,9 @@ from canao.search.predictor.predictor import LatencyPredictor
 from canao.search.space.architecture import Architecture
 from canao.search.study.baselines import baseline_rows
 from canao.search.study.calibration import Calibration
+from canao.search.study.candidates import candidates
 from canao.search.study.finalist import Finalist, Trained
-from canao.search.study.finals import Finals, candidates, hold_finals
+from canao.search.study.finals import Finals, hold_finals
 from canao.search.study.folder import StudyFolder
 from canao.search.study.guarantee import misses
 from canao.search.study.measured import Measured
@@ -36,6 +37,7 @@ from tests.search.study.problems import ASKED, judge, plan, study
 from tests.search.study.test_calibration import REFERENCE, measure
 
 TEACHER = 75.0
+HERE = {"local": "0" * 16}
 
 
 def measured(latency: float, **changes: Any) -> Measured:
@@ -61,6 +63,9 @@ class Bench:
     def __init__(self, slower: float = 1.0, broken: tuple[int, ...] = ()) -> None:
         self.slower = slower
         self.broken = broken
+        self.diverging: tuple[int, ...] = ()
+        self.gains: dict[str, float] = {}
+        self.fingerprint = HERE["local"]
         self.done: list[str] = []
         self._architectures: dict[Path, Architecture] = {}
 
@@ -68,6 +73,12 @@ class Bench:
         self.done.append(f"inherit {architecture.digest}")
         self._architectures[folder / "inherited.canao"] = architecture
         return folder / "inherited.canao"
+
+    def adapt(self, architecture: Architecture) -> float:
+        self.done.append(f"adapt {architecture.digest}")
+        if architecture.seq_len in self.diverging:
+            raise NumericsError("The loss is not finite.")
+        return accuracy_of(architecture) + self.gains.get(architecture.digest, 0.75)
 
     def train(self, architecture: Architecture, folder: Path) -> Trained:
         self.done.append(f"train {architecture.digest}")
@@ -93,7 +104,8 @@ class Bench:
 
     def measure(self, bundle: Path, device: str) -> Measured:
         self.done.append(f"measure {bundle.name}")
-        return measured(self.slower * latency_of(self._architectures[bundle]))
+        latency = self.slower * latency_of(self._architectures[bundle])
+        return measured(latency, fingerprint=self.fingerprint)
 
     def count(self, what: str) -> int:
         return sum(entry.startswith(what) for entry in self.done)
@@ -103,9 +115,13 @@ def pool() -> DevicePool[Any]:
     return DevicePool(["local"], available=lambda _: True, pause=0.0)
 
 
-def found(folder: StudyFolder, bench: Bench) -> tuple[Mapping[int, Trial], Finals]:
+def found(
+    folder: StudyFolder, bench: Bench, here: Mapping[str, str] = HERE
+) -> tuple[Mapping[int, Trial], Finals]:
     trials = run_trials(folder, judge)
-    finals = hold_finals(folder, trials, bench, pool(), teacher=TEACHER, tell=lambda _: None)
+    finals = hold_finals(
+        folder, trials, bench, pool(), teacher=TEACHER, here=here, tell=lambda _: None
+    )
     return trials, finals
 
 
@@ -127,8 +143,8 @@ def told(trials: Mapping[int, Trial], finals: Finals, given: Specification) -> S
     )
 
 
-def begun(path: Path, given: Specification, trials: int = 30) -> StudyFolder:
-    return study(path, trials, specification=given, controller="random")
+def begun(path: Path, given: Specification, trials: int = 30, **changes: object) -> StudyFolder:
+    return study(path, trials, specification=given, controller="random", **changes)
 
 
 def test_the_best_is_the_most_accurate_that_fits(tmp_path: Path) -> None:
@@ -167,6 +183,73 @@ def test_a_finished_step_is_not_done_again(tmp_path: Path) -> None:
     _, third = found(folder, bench)
     assert third == first
     assert bench.count("train") == 1
+
+
+def test_a_few_steps_tell_who_is_trained(tmp_path: Path) -> None:
+    given = Specification(latency_ms=0.8, max_loss=20.0)
+    folder, bench = begun(tmp_path / "s", given), Bench()
+    _, plain = found(folder, bench)
+    fitting = [one for one in plain.finalists if one.screened and not one.refused]
+    assert bench.count("adapt") == len(fitting) > 2
+    long = [one for one in fitting if one.architecture.seq_len == 32]
+    last = min(long, key=lambda one: one.promise)
+    assert last.trained is None
+    # The least promising one gains more than the others, so it is trained at first.
+    other = Bench()
+    other.gains = {last.architecture.digest: 40.0}
+    other.diverging = (16,)  # who cannot be adapted keeps what was estimated
+    _, finals = found(begun(tmp_path / "t", given), other)
+    (best,) = [one for one in finals.finalists if one.trial == last.trial]
+    assert best.trained is not None
+    assert best.promise == pytest.approx(last.estimate + 40.0)
+    for one in finals.finalists:
+        assert one.refused or (one.adapted is None) is (one.architecture.seq_len == 16)
+        assert one.promise >= one.estimate
+    # Where all of them are to be trained there is nothing to tell.
+    every = Bench()
+    found(begun(tmp_path / "u", given, finalists=30), every)
+    assert every.count("train") > 2
+    assert every.count("adapt") == 0
+
+
+def test_what_another_device_measured_does_not_count(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "s", Specification(latency_ms=0.8))
+    _, first = found(folder, Bench())
+    # Copied to a machine whose local device is twice as slow.
+    bench = Bench(slower=2)
+    bench.fingerprint = "f" * 16
+    _, moved = found(folder, bench, {"local": "f" * 16})
+    assert bench.count("measure") >= len(first.finalists)
+    measurements = [m for one in moved.finalists for m in (one.screened, *one.measured) if m]
+    assert {one.fingerprint for one in measurements} <= {"f" * 16}
+    assert all(one.last and one.last.interval[1] <= 0.8 for one in moved.passed)
+    # What was trained is not trained again, but compiled.
+    trained = [one for one in first.finalists if one.trained is not None]
+    assert bench.count("compile") >= len(trained)
+    # A device that is not the one it was at the beginning refuses all.
+    _, swapped = found(begun(tmp_path / "t", Specification()), bench)
+    assert not swapped.passed
+    assert "was measured on another local (ffffffffffffffff)" in swapped.finalists[0].refused[0]
+    _, unknown = found(begun(tmp_path / "u", Specification()), bench, {"phone": "f" * 16})
+    assert "which has none of that name" in unknown.finalists[0].refused[0]
+
+
+def test_candidates_may_take_less_memory_than_estimated(tmp_path: Path) -> None:
+    trials = run_trials(begun(tmp_path / "s", Specification()), judge)
+    sizes = sorted(t.finding.memory_bytes for t in trials.values() if t.finding)
+    given = Specification(memory_bytes=sizes[len(sizes) // 2])
+    margin = sizes[-1]
+
+    def wider(trial: Trial) -> Trial:
+        assert trial.finding is not None
+        ends = (max(0, trial.finding.memory_bytes - margin), trial.finding.memory_bytes + margin)
+        finding = dataclasses.replace(trial.finding, memory_interval=ends)
+        return dataclasses.replace(trial, finding=finding)
+
+    sure = candidates(trials, given)
+    maybe = candidates({number: wider(trial) for number, trial in trials.items()}, given)
+    assert 0 < len(sure) < len(maybe)
+    assert Trial.from_json(wider(trials[0]).to_json()) == wider(trials[0])
 
 
 def test_whoever_turns_out_too_slow_is_refused_before_training(tmp_path: Path) -> None:

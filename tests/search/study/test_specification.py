@@ -15,11 +15,13 @@ from canao.cli import app
 from canao.errors import CanaoError, InputError
 from canao.search.space.architecture import Architecture
 from canao.search.study.plan import StudyPlan
+from canao.search.study.possible import fastest
 from canao.search.study.problem import Problem
 from canao.search.study.progress import Progress
 from canao.search.study.running import run_trials
 from canao.search.study.specification import Specification
 from canao.search.study.storage import reachable
+from canao.search.study.trial import Finding
 from canao.search.study.units import (
     enough_latency,
     enough_loss,
@@ -197,6 +199,41 @@ def test_what_surely_misses_the_limit_is_not_evaluated() -> None:
         assert bool(finding.outside) is (architecture.hidden == 128)
         kinds.add(outcome.reason.split(" at ")[0].split(" to ")[0])
     assert kinds == {"", "failed", "predicted", "estimated"}
+
+
+def test_memory_refuses_only_beyond_what_it_may_be_off() -> None:
+    import numpy as np
+
+    space, estimator = small_space(), Estimated()
+    margin, room = 100_000, 300_000
+    problem = Problem(
+        predictor=Predicted(),
+        reference_ms=5.0,
+        memory=lambda architecture: architecture.costs().bytes,
+        memory_margin=margin,
+        estimator=estimator,
+        specification=Specification(memory_bytes=room),
+    )
+    rng, seen = np.random.default_rng(2), set()
+    for architecture in (space.sample(rng) for _ in range(60)):
+        if len(architecture.layers) == 3:
+            continue
+        size = architecture.costs().bytes
+        finding, outcome = problem.evaluate(architecture)
+        assert finding is not None
+        assert finding.memory_interval == (max(0, size - margin), size + margin)
+        assert Finding.from_json(json.loads(json.dumps(finding.to_json()))) == finding
+        assert (architecture.digest in estimator.asked) is (size - margin <= room)
+        assert outcome.feasible is (size <= room)
+        seen.add((size <= room, size - margin <= room))
+    assert seen == {(True, True), (False, True), (False, False)}
+    _, small = fastest(space, problem, seed=0)
+    smallest = min(problem.predict([space.sample(rng) for _ in range(60)]), key=_memory)
+    assert small <= smallest.memory_least
+
+
+def _memory(finding: Finding) -> int:
+    return finding.memory_bytes
 
 
 def test_progress_tells_the_best_and_how_long(tmp_path: Path) -> None:
