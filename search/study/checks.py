@@ -31,9 +31,7 @@ def check_target(target: Target) -> None:
 
 def check_metric(task: Task) -> None:
     """Raise `UnsupportedError` where less of the task's metric is better."""
-    from ..training.run import sign_of
-
-    if sign_of(task) < 0:
+    if task.lower_is_better:
         raise UnsupportedError(
             f"The search needs a metric of which more is better, and of {task.primary} less is: "
             "name another metric, or other data."

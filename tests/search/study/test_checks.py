@@ -9,6 +9,7 @@ import pytest
 
 from canao.errors import InputError, UnsupportedError
 from canao.search import optimize as optimizing
+from canao.search.metrics import lower_is_better
 from canao.search.optimize import optimize
 from canao.search.space.choices import MatrixChoices
 from canao.search.space.space import ArchitectureSpace
@@ -29,6 +30,7 @@ class _Task:
 
     def __init__(self, primary: str = "accuracy") -> None:
         self.primary = primary
+        self.lower_is_better = lower_is_better(primary)
 
 
 def task(primary: str = "accuracy") -> Task:
@@ -120,10 +122,10 @@ def test_a_search_is_refused_before_anything_is_done(
     larger = refused(place, study, monkeypatch, space=dense_space(layers=(5,)))
     assert "layers: the architecture has 5, the teacher 2" in larger
 
-    monkeypatch.setattr(optimizing, "_target", lambda *_: "arm64")
+    monkeypatch.setattr(optimizing, "_target", lambda *_: ("arm64", None))
     assert "bf16, which target arm64" in refused(place, study, monkeypatch, space=space())
 
-    monkeypatch.setattr(optimizing, "_target", lambda *_: "vulkan-llvmpipe")
+    monkeypatch.setattr(optimizing, "_target", lambda *_: ("vulkan-llvmpipe", None))
     assert "for CPUs only" in refused(place, study, monkeypatch)
 
 
@@ -136,7 +138,7 @@ def test_the_space_that_is_left_is_the_targets(
         asked.append((space, target))
         raise InputError("seen")
 
-    monkeypatch.setattr(optimizing, "_target", lambda *_: "arm64")
+    monkeypatch.setattr(optimizing, "_target", lambda *_: ("arm64", None))
     monkeypatch.setattr(optimizing, "check_space", look)
     assert refused(place, tmp_path / "s", monkeypatch) == "seen"
     ((found, target),) = asked
