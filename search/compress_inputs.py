@@ -18,6 +18,8 @@ from ..compiler.compression.validation import check_model
 from ..compiler.models import load_model
 from ..errors import InputError
 from .data import Split, load_split
+from .data.kinds import unlike
+from .data.labels import label_values
 from .dense import dense_of_equal_flops
 from .tasks import Task, model_label_names, task_for
 from .training.heads import has_head, with_new_head
@@ -69,7 +71,11 @@ def check_output(place: Path) -> Path:
 def read_data(
     model: str, data: str, dev: str, split: str, metric: str | None
 ) -> tuple[Task, Split, Split]:
-    """The task, what is trained on and what is evaluated on."""
+    """The task, what is trained on and what is evaluated on.
+
+    The classes are those of the training split; `InputError` for one that no row of it shows, and
+    for a row of the other split with a class beyond them.
+    """
     names: tuple[str, ...] = ()
     head = None
     location, _ = locate(model)
@@ -80,20 +86,43 @@ def read_data(
     own = task_for(train, metric=metric)
     if own.kind == "language_modelling":
         own = task_for(train, head=head, metric=metric)
+    if own_head(config) != own.head or config.num_labels != train.num_labels:
+        _refuse_holes(train)
     if has_head(model, own):
         names = model_label_names(config.to_dict())
         train = load_split(data, "train", label_names=names)
     judged = load_split(dev, split, label_names=names or train.label_names)
     if judged.kind is not train.kind:
-        raise InputError(f"{dev} is {judged.kind.words}, but {data} is {train.kind.words}.")
+        first, other = train.rows[0]["place"], judged.rows[0]["place"]
+        raise unlike(other, judged.kind, first, train.kind)
+    for value, place in label_values(judged.kind, judged.rows):
+        if value >= train.num_labels:
+            raise InputError(
+                f"{place}: the label {value} is out of range: what is trained on has "
+                f"{train.num_labels} classes, counted from 0."
+            )
     task = task_for(
         train,
         head=head if own.kind == "language_modelling" else None,
-        num_labels=max(train.num_labels, judged.num_labels),
+        num_labels=train.num_labels,
         label_names=names,
         metric=metric,
     )
     return task, train, judged
+
+
+def _refuse_holes(train: Split) -> None:
+    """Refuse numbers of classes that skip some: a mistyped one would widen the head."""
+    if train.label_names:
+        return
+    seen = {value for value, _ in label_values(train.kind, train.rows)}
+    absent = next(number for number in range(len(seen) + 1) if number not in seen)
+    for value, place in label_values(train.kind, train.rows):
+        if value > absent:
+            raise InputError(
+                f"{place}: the label {value} is out of range: no row to train on has the label "
+                f"{absent}, and classes count from 0 without a gap."
+            )
 
 
 def read_tokenizer(model: str) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..errors import InputError
 from .data import Row, load_split
 from .evaluation_result import Evaluation
-from .evaluation_running import evaluate_with
+from .evaluation_running import evaluate_with, refuse_unlabelled
 from .tasks import Task, model_label_names, task_for
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ def _evaluate_source(
     source = load_model(model)
     names = model_label_names(source.config)
     found = load_split(data, split, label_names=names)
+    refuse_unlabelled(found, source.head)
     module: Any = source.module
     task = task_for(
         found,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BundleError, InputError
 from .data import load_split
 from .evaluation_result import Evaluation
-from .evaluation_running import Runner, evaluate_with
+from .evaluation_running import Runner, evaluate_with, refuse_unlabelled
 from .tasks import model_label_names, task_for
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def evaluate_bundle(
     config = described.get("config") or {}
     names = model_label_names(config)
     found = load_split(data, split, label_names=names)
+    refuse_unlabelled(found, str(described.get("head")))
     outputs = {spec.name: spec.shape for spec in opened.manifest.outputs}
     classes = _last(outputs.get("logits"))
     task = task_for(

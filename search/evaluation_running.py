@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .data import Row
+from .data import Row, Split, TaskKind
 from .evaluation_result import Evaluation
 from .metrics import bootstrap
 from .tasks import Feature, Task, collate, length_batches
@@ -16,7 +16,7 @@ from .tasks import Feature, Task, collate, length_batches
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Runner", "evaluate_with"]
+__all__ = ["Runner", "evaluate_with", "refuse_unlabelled"]
 
 Arrays = dict[str, "NDArray[Any]"]
 
@@ -39,6 +39,15 @@ class Runner:
     borders: tuple[int, ...] = ()
     target: str | None = None
     emulated: bool = False
+
+
+def refuse_unlabelled(split: Split, head: str) -> None:
+    """Name the first row, where a model that classifies meets rows without labels."""
+    if head == "sequence-classification" and split.kind is TaskKind.LANGUAGE_MODELLING:
+        raise InputError(
+            f"{split.rows[0]['place']} has text alone, without the 'label' or 'score' by which a "
+            f"model with the head {head!r} is judged."
+        )
 
 
 def evaluate_with(

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["FIELDS", "Row", "TaskKind"]
+from ...errors import InputError
+
+__all__ = ["FIELDS", "Row", "TaskKind", "unlike"]
 
 Row = Mapping[str, Any]
 """A checked row: the fields of `FIELDS`, and ``place``, which tells its file and number."""
@@ -38,3 +40,17 @@ FIELDS: dict[TaskKind, tuple[str, ...]] = {
 }
 """The fields of a row. ``label`` and ``tags`` are integers, ``score`` is a float, ``text_pair``
 may be None, ``answers`` is {"text": [...], "answer_start": [...]}, starts in characters."""
+
+
+def unlike(place: str, kind: TaskKind, other: str, other_kind: TaskKind) -> InputError:
+    """The error for a row at ``place`` whose kind is not that of the row at ``other``.
+
+    Plain text beside rows of a task lacks what the task needs, whichever of them came first.
+    """
+    if TaskKind.LANGUAGE_MODELLING in (kind, other_kind):
+        if kind is not TaskKind.LANGUAGE_MODELLING:
+            place, kind, other, other_kind = other, other_kind, place, kind
+        told = f"{place} has text alone, without the {FIELDS[other_kind][-1]!r} that {other} has"
+    else:
+        told = f"{place} is {kind.words}, but {other} is {other_kind.words}"
+    return InputError(f"{told}: all rows must be of one kind, each with all fields.")

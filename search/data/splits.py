@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from .checks import check_row
 from .columns import recognise
 from .files import AbsentSplitError, find_file, read_rows
 from .hub import is_saved, looks_like_hub, open_hub, open_saved
-from .kinds import Row, TaskKind
+from .kinds import Row, TaskKind, unlike
 from .labels import are_names, label_values, number_labels
 
 __all__ = ["Split", "load_split"]
@@ -77,15 +78,13 @@ def load_split(
     parts = _parts(os.fspath(data))
     read = [_read(part, split) for part in parts]
     kind, rows, own = read[0][0], [row for _, some, _ in read for row in some], read[0][2]
-    for part, (other, _, _) in zip(parts, read, strict=True):
+    for other, some, _ in read:
         if other is not kind:
-            raise InputError(
-                f"{part} is {other.words}, but {parts[0]} is {kind.words}: join data of one kind."
-            )
+            raise unlike(some[0]["place"], other, rows[0]["place"], kind)
     if not own and not label_names and are_names(kind, rows):
         own = _names_of_training(parts, split, kind, rows)
     names = number_labels(kind, rows, own, label_names)
-    _check_variety(kind, rows, parts, split)
+    _check_variety(kind, rows)
     return Split(
         name="+".join(_short(part) for part in parts),
         split=split,
@@ -121,19 +120,20 @@ def _read(part: str, split: str) -> _Read:
 
 
 def _checked(raw: Iterable[tuple[str, Mapping[str, Any]]], names: list[str], source: str) -> _Read:
-    rows: list[dict[str, Any]] = []
-    kind: TaskKind | None = None
+    read: list[tuple[str, dict[str, Any]]] = []
+    places: dict[TaskKind, str] = {}  # of the first row of each kind
+    counts: Counter[TaskKind] = Counter()
     for place, row in raw:
         found, fields = recognise(row, place)
-        if kind is not None and found is not kind:
-            raise InputError(
-                f"{place} is {found.words}, but rows before it are {kind.words}: a split has one "
-                "kind of row, each with all fields."
-            )
-        kind = found
-        rows.append(check_row(found, fields, place))
-    if kind is None:
+        read.append((place, fields))
+        places.setdefault(found, place)
+        counts[found] += 1
+    if not read:
         raise InputError(f"{source} is empty: it has no row.")
+    (kind, _), *others = counts.most_common()  # the first of equals
+    if others:  # the odd row is one of the fewer
+        raise unlike(places[others[0][0]], others[0][0], places[kind], kind)
+    rows = [check_row(kind, fields, place) for place, fields in read]
     if kind is TaskKind.LANGUAGE_MODELLING and not any(row["text"].strip() for row in rows):
         raise InputError(f"{source} is empty: it has blank lines alone.")
     return kind, rows, names
@@ -149,9 +149,7 @@ def _names_of_training(
     return sorted({str(value) for value, _ in label_values(kind, rows)})
 
 
-def _check_variety(
-    kind: TaskKind, rows: Sequence[dict[str, Any]], parts: Sequence[str], split: str
-) -> None:
+def _check_variety(kind: TaskKind, rows: Sequence[dict[str, Any]]) -> None:
     """Refuse a split that asks nothing: one class, or one score, in all of its rows."""
     if kind is TaskKind.REGRESSION:
         values = {row["score"] for row in rows}
@@ -159,9 +157,10 @@ def _check_variety(
         values = {value for value, _ in label_values(kind, rows)}
     if len(values) == 1:
         what = "score" if kind is TaskKind.REGRESSION else "class"
+        first, last = rows[0]["place"], rows[-1]["place"]
         raise InputError(
-            f"The split {split!r} of {', '.join(parts)} has one {what} alone ({values.pop()!r}) "
-            f"in {len(rows)} rows: nothing can be learnt from it or measured on it."
+            f"From {first}, to {last} there is one {what} alone ({values.pop()!r}) in "
+            f"{len(rows)} rows: nothing can be learnt from them or measured on them."
         )
 
 

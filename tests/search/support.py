@@ -62,17 +62,16 @@ def tiny_model(head: str, *, seed: int = 2, **options: Any) -> Any:
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = tf.BertConfig(
-            vocab_size=99,
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=48,
-            max_position_embeddings=64,
-            initializer_range=0.4,
-            is_decoder=head == "causal-lm",
-            **options,
-        )
+        sizes: dict[str, Any] = {
+            "vocab_size": 99,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+            "max_position_embeddings": 64,
+            "initializer_range": 0.4,
+        }
+        config = tf.BertConfig(is_decoder=head == "causal-lm", **{**sizes, **options})
         return kinds[head](config).eval()
 
 

@@ -232,6 +232,13 @@ def test_a_label_beyond_the_model_is_named(tmp_path: Path) -> None:
         evaluate(model, tmp_path / "data")
 
 
+def test_a_row_without_a_label_is_named(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "data" / "dev.jsonl", [{"text": "a"}, {"text": "b"}])
+    model = save_model(tmp_path / "model", "sequence-classification")
+    with pytest.raises(InputError, match=f"{path}, row 1 has text alone, without the 'label'"):
+        evaluate(model, tmp_path / "data")
+
+
 def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     head, options, rows = CASES["classes"]
     write_rows(tmp_path / "data" / "dev.jsonl", rows)

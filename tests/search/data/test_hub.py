@@ -91,6 +91,21 @@ def test_questions(tmp_path: Path) -> None:
     assert split.rows[0]["answers"] == {"text": ["Bees"], "answer_start": [0]}
 
 
+def test_plain_text(tmp_path: Path) -> None:
+    rows = {"id": [1, 2], "url": ["a", "b"], "title": ["A", "B"], "text": ["It rained.", ""]}
+    datasets.Dataset.from_dict(rows).save_to_disk(str(tmp_path / "wiki"))
+    assert load_split(tmp_path / "wiki").kind is TaskKind.LANGUAGE_MODELLING
+    datasets.Dataset.from_dict({"text": ["It rained.", ""]}).save_to_disk(str(tmp_path / "lines"))
+    assert len(load_split(tmp_path / "lines").rows) == 2
+
+
+def test_a_label_of_another_name_is_not_plain_text(tmp_path: Path) -> None:
+    rows = {"text": ["a", "b"], "lable": [0, 1]}
+    datasets.Dataset.from_dict(rows).save_to_disk(str(tmp_path / "set"))
+    with pytest.raises(InputError, match=r"set, row 1 has no 'label'.*'lable' \(is 'label' meant"):
+        load_split(tmp_path / "set")
+
+
 def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 

@@ -39,8 +39,12 @@ def answer(**changes: Any) -> dict[str, Any]:
         ({"label": 1}, "has no 'text'"),
         ({"sentence1": "a", "label": 1}, "has no 'sentence2'"),
         ({"text": "a", "text_pair": "b"}, "no 'label' and no 'score'"),
-        ({"text": "c"}, "is language modelling, but rows before it are classification"),
-        ({"text": "c", "score": 1.0}, "is regression, but rows before it are classification"),
+        ({"text": "c"}, "row 3 has text alone, without the 'label' that"),
+        ({"text": "c", "id": 3}, "row 3 has text alone, without the 'label' that"),
+        ({"text": "c", "label": None}, "'label' is null"),
+        ({"text": "c", "lable": 1}, "but 'lable' (is 'label' meant?)"),
+        ({"text": "c", "text_piar": "d", "label": 1}, "no 'text_pair', but 'text_piar'"),
+        ({"text": "c", "score": 1.0}, "row 3 is regression, but"),
         ({"text": "", "label": 1}, "'text' is empty"),
         ({"text": " \t\n", "label": 1}, "'text' is empty"),
         ({"text": 5, "label": 1}, "'text' is a int, not a string"),
@@ -82,6 +86,13 @@ def test_a_row_that_does_not_fit(row: Any, words: str, tmp_path: Path) -> None:
         ({**QUESTION, "answers": "Köln"}, "lists 'text' and 'answer_start'"),
         ({**QUESTION, "question": ""}, "'question' is empty"),
         ({**QUESTION, "context": " "}, "'context' is empty"),
+        ({"text": "a", "lable": 1}, "but 'lable' (is 'label' meant?)"),
+        ({"text": "a", "id": "7", "scroe": 1.5}, "but 'scroe' (is 'score' meant?)"),
+        ({"text": "a", "Label": 1}, "but 'Label' (is 'label' meant?)"),
+        ({"sentence": "a", "stars": 4}, "but 'stars': rename it"),
+        ({"text": "a", "label": None}, "'label' is null"),
+        ({"text": "a", "text_pair": None}, "but 'text_pair': rename it"),
+        ({"text": "a", "textPair": "b", "score": 1.5}, "no 'text_pair', but 'textPair'"),
         ({"text": "a", "text_pair": "", "score": 1}, "'text_pair' is empty"),
         ({"text": "a", "text_pair": "b", "score": "1"}, "'score' is a str"),
         ({"text": "a", "text_pair": "b", "score": True}, "'score' is a bool"),
@@ -120,6 +131,29 @@ def test_a_file_that_does_not_fit(content: bytes, words: str, tmp_path: Path) ->
     told = refusal(tmp_path)
     assert words in told
     assert str(tmp_path) in told
+
+
+def test_the_row_without_a_label_is_named_wherever_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "dev.jsonl"
+    for first in ({"text": "c"}, {"text": "c", "url": "https://a.b"}):
+        write_rows(path, [first, *GOOD])
+        told = refusal(tmp_path)
+        assert f"{path}, row 1 has text alone, without the 'label' that {path}, row 2 has" in told
+    write_rows(path, [{"text": "a"}, {"text": "b"}, {"text": "c"}, *GOOD])  # most of them
+    assert f"{path}, row 1 has text alone, without the 'label' that {path}, row 4" in refusal(path)
+
+
+def test_the_odd_row_of_a_task_is_one_of_the_fewer(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "dev.jsonl", [{"text": "a", "text_pair": "b", "label": 1}, *GOOD])
+    assert f"{path}, row 1 is pair classification, but {path}, row 2 is classification" in refusal(
+        tmp_path
+    )
+
+
+def test_one_class_alone_names_its_file(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "dev.jsonl.gz", labelled(1, 1, 1))
+    told = refusal(tmp_path)
+    assert f"From {path}, row 1, to {path}, row 3 there is one class alone (1) in 3 rows" in told
 
 
 def test_blank_text_is_empty(tmp_path: Path) -> None:

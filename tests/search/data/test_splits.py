@@ -68,6 +68,19 @@ def test_plain_text_keeps_its_lines(tmp_path: Path) -> None:
     assert [row["text"] for row in split.rows] == ["One line.", "", "Another\u2028still the same."]
 
 
+def test_text_may_say_where_it_comes_from(tmp_path: Path) -> None:
+    rows = [{"id": n, "url": "https://a.b", "title": "A", "text": "It rained."} for n in range(2)]
+    write_rows(tmp_path / "dev.jsonl", rows)
+    assert load_split(tmp_path).kind is TaskKind.LANGUAGE_MODELLING
+
+
+def test_fields_beside_a_label_are_ignored(tmp_path: Path) -> None:
+    about = {"domain": "in", "id": 3, "lable": 7, "pair": "x", "texts": [], "path": "a/b"}
+    write_rows(tmp_path / "dev.jsonl", [{"text": "a", "label": n, **about} for n in (0, 1)])
+    split = load_split(tmp_path)
+    assert (split.kind, [row["label"] for row in split.rows]) == ("classification", [0, 1])
+
+
 def test_a_separator_of_unicode_does_not_end_a_row(tmp_path: Path) -> None:
     rows = [{"text": "one\u2028two\x85three", "label": 0}, {"text": "four", "label": 1}]
     write_rows(tmp_path / "dev.jsonl", rows)
@@ -127,7 +140,8 @@ def test_sets_of_different_kinds_are_not_joined(tmp_path: Path) -> None:
     write_rows(tmp_path / "one" / "train.jsonl", [QUESTION])
     write_rows(tmp_path / "two" / "train.jsonl", ROWS[TaskKind.CLASSIFICATION])
     with pytest.raises(
-        InputError, match=r"two is classification, but .*one is question answering"
+        InputError,
+        match=r"two/train.jsonl, row 1 is classif.*, but .*one/train.jsonl, row 1 is question",
     ):
         load_split(f"{tmp_path / 'one'},{tmp_path / 'two'}", "train")
 
