@@ -14,7 +14,7 @@ from canao import targets
 from canao.compiler.kernels.choosing import tuning
 from canao.compiler.kernels.choosing.candidates import LINALG, candidates_for, packing_of, serves
 from canao.compiler.kernels.choosing.choices import choose, chosen_engine, narrowed
-from canao.compiler.kernels.choosing.host import cpu_key, is_this_machine
+from canao.compiler.kernels.choosing.host import cpu_key, is_alike, is_this_machine
 from canao.compiler.kernels.choosing.problem import Problem
 from canao.compiler.kernels.choosing.table import SCHEMA, Table, read_table, write_table
 from canao.compiler.kernels.engines.base import Engine
@@ -244,6 +244,34 @@ def test_what_was_measured_here_counts_here_alone(
         assert not is_this_machine(other)
         assert tuning.choices_for(other) == ({}, [])
         assert tuning.tune([problem], other, lambda _: None) == []
+
+
+def test_what_ships_serves_other_cpus_with_the_same_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arch, *_, digest = cpu_key().split(" ")
+    alike, other = f"{arch} A CPU/6/1/2 {digest}", f"{arch} A CPU/6/1/2 {'0' * 12}"
+    foreign = f"another {cpu_key().partition(' ')[2]}"
+    assert [is_alike(name, cpu_key()) for name in (alike, other, foreign)] == [True, False, False]
+    small, large = Problem("f32", 8, 64, 96), Problem("f32", 8, 96, 64)
+    shipped = {
+        alike: {small: {LINALG: 1.0}, large: {LINALG: 1.0}},
+        cpu_key(): {large: {"avx512_f32_8x32": 1.0}},
+        other: {Problem("f32", 8, 32, 32): {LINALG: 1.0}},
+        foreign: {Problem("f32", 8, 48, 48): {LINALG: 1.0}},
+    }
+    write_table(tmp_path / "shipped.json", Table(shipped))
+    monkeypatch.setattr(tuning, "SHIPPED", tmp_path / "shipped.json")
+    monkeypatch.setattr(tuning, "user_table", lambda: tmp_path / "own.json")
+    found, _ = tuning.choices_for(HOST)
+    assert found["f32 64x96"] == LINALG
+    assert found["f32 96x64"] == "avx512_f32_1x32"
+    assert not {"f32 32x32", "f32 48x48"} & set(found)
+    assert set(tuning.choices_for(HOST, alike=False)[0]) == {"f32 96x64", "f32 8x96x64"}
+    # The user's own is not for others: it may have come with a home directory.
+    (tmp_path / "own.json").write_bytes((tmp_path / "shipped.json").read_bytes())
+    (tmp_path / "shipped.json").unlink()
+    assert "f32 64x96" not in tuning.choices_for(HOST)[0]
 
 
 def elsewhere() -> list[Target]:
