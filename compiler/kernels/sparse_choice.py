@@ -1,9 +1,11 @@
 """Dense or sparse, and by which blocks: from how many blocks of a weight survive.
 
-Times follow docs/benchmarks/sparsity.md, in units of the dense product's multiplications: those of
-a sparse one take ``slope * density``, more where panels are narrow, for they load more for each.
-Both have an epilogue, by one over the depth; tiles also turn activations, by one over the outputs.
-Where the dense product is in tiles and few blocks survive, vectors are faster than tiles.
+Times on x86 follow docs/benchmarks/sparsity.md, in units of the dense product's multiplications:
+those of a sparse one take ``slope * density``, more where panels are narrow, for they load more
+for each. Both have an epilogue, by one over the depth; tiles also turn activations, by one over
+the outputs. Where the dense product is in tiles and few blocks survive, vectors are faster than
+tiles. Engines of ARM are compared by executed instructions; lanes of a GPU by multiplications,
+and the bytes that they load for each (`chosen_lanes`).
 """
 
 from __future__ import annotations
@@ -14,14 +16,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .engines.base import Engine
+from .engines.counted import Counted
 from .engines.registry import ENGINES, by_label
+from .instruction_counts import dense_instructions, sparse_instructions
 from .product import ProductShape
 from .sparse_format import SparseLayout, layout_for
-from .sparse_gpu import SparseLanes
+from .sparse_gpu import SparseLanes, lane_bytes
 from .sparse_tiles import SparseTiles
 
 __all__ = [
-    "NARROW_SUBGROUP",
     "Cut",
     "SparseChoice",
     "SparseEngine",
@@ -44,13 +47,11 @@ _TILES = {"int8": (310, 310, 58), "bf16": (256, 146, 83)}
 # Of vectors in place of tiles: how much slower they multiply, and their epilogue.
 _VECTORS_FOR_TILES = {"int8": (2.5, 245), "bf16": (10.0, 121)}
 _LEAST_GAIN = 1.1
-_MOST_ON_SOFTWARE, _MOST_ON_GPU = 0.9, 0.5
-NARROW_SUBGROUP = 8
-"""A subgroup as narrow as this is a CPU's vector."""
 
 _GPU_LABEL = re.compile(r"gpu_sparse_(\w+)")
 _TILES_LABEL = re.compile(r"amx_sparse_(int8|bf16)_\d+x(\d+)")
 _MOST_TILES = 3
+_DENSE_LANE = 16, 4
 
 
 def cut_of(layout: SparseLayout) -> Cut:
@@ -98,6 +99,14 @@ class SparseChoice:
     cost: float
 
 
+@dataclass(frozen=True)
+class LanesChoice:
+    """The part of all blocks that is kept, and the time over that of the dense product."""
+
+    density: float
+    cost: float
+
+
 def chosen_sparse(
     dense: Engine | Literal["linalg"],
     shape: ProductShape,
@@ -127,14 +136,22 @@ def chosen_sparse(
 
 def chosen_lanes(
     engine: SparseLanes, outputs: int, depth: int, stored: int, lanes: int
-) -> float | None:
-    """The density of a weight on a GPU with subgroups of ``lanes``; None where its dense product
-    is faster: measured in software, where subgroups are narrow; on others taken from the number
-    of multiplications, with room for a dense product that reads its operands more cleverly."""
+) -> LanesChoice | None:
+    """For a weight on a GPU with subgroups of ``lanes``; None where its dense product is faster.
+
+    Law: a multiplication takes as long as a byte that a lane loads. A lane of ours has some rows
+    of 16 outputs, one of IREE's dense product at most 16 rows of four.
+    """
     layout = engine.layout(outputs, depth)
     density = stored / (layout.panels * layout.columns)
-    most = _MOST_ON_SOFTWARE if lanes <= NARROW_SUBGROUP else _MOST_ON_GPU
-    return density if density <= most else None
+    cost = density * (1 + lane_bytes(engine, lanes)) / (1 + _dense_lane_bytes(engine))
+    return LanesChoice(density, cost) if density < 1 and cost * _LEAST_GAIN < 1 else None
+
+
+def _dense_lane_bytes(engine: SparseLanes) -> float:
+    """That a lane loads for one multiplication."""
+    rows, outputs = _DENSE_LANE
+    return engine.weight_bytes * (rows + outputs) / (rows * outputs)
 
 
 def _candidates(dense: Engine, rows: int, features: frozenset[str]) -> Iterable[SparseEngine]:
@@ -157,6 +174,10 @@ def _of_kind(kind: type[Engine], rows: int) -> list[Engine]:
 
 def _cost(engine: SparseEngine, dense: Engine, shape: ProductShape, density: float) -> float:
     """The time of the sparse product over that of the dense one."""
+    if isinstance(engine, Counted) and isinstance(engine, Engine):
+        group_in = layout_for(engine, 1, 1).group_in
+        kept = sparse_instructions(engine, shape.depth, group_in, density)
+        return kept / dense_instructions(dense, shape.depth)
     slope = 0.8 + 0.68 / _vectors(engine)
     whole = epilogue = float(_EPILOGUE)
     turning = 0.0

@@ -27,6 +27,7 @@ from iree.compiler import ir
 
 from ..kernels.choosing.choices import chosen_engine
 from ..kernels.engines.base import Engine
+from ..kernels.engines.registry import engine_for
 from ..kernels.gather_choice import expanded_cost, gathered_cost
 from ..kernels.product import ProductShape
 from .activations import activation_of
@@ -161,16 +162,18 @@ def _pays(context: PatternContext, names: tuple[str, ...], rows: int, cost: floa
 
 
 def _dense(context: PatternContext, name: str, rows: int) -> Engine | None:
+    """The engine that the rules compare with: one of f32 where none does the product."""
     if context.target.kind != "cpu":
         return None
+    features = context.target.features
     outputs, depth = context.parameters[name].shape
     found = chosen_engine(
         context.choices,
-        context.target.features,
+        features,
         precision_of(context, name),
         ProductShape(rows, depth, outputs),
     )
-    return found if isinstance(found, Engine) else None
+    return found if isinstance(found, Engine) else engine_for(features, "f32", outputs, rows)
 
 
 def _name(op: Any) -> str:

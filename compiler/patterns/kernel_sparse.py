@@ -145,7 +145,8 @@ def sparse_cost(context: PatternContext, name: str, rows: int) -> float:
         subgroup = context.target.subgroup_size or 1
         if blocks is None or not lanes.serves(outputs, depth):
             return 1.0
-        return chosen_lanes(lanes, outputs, depth, blocks, subgroup) or 1.0
+        found = chosen_lanes(lanes, outputs, depth, blocks, subgroup)
+        return found.cost if found else 1.0
     shape = ProductShape(rows, depth, outputs)
     dense = chosen_engine(context.choices, context.target.features, precision, shape)
     features = context.target.features
