@@ -19,7 +19,6 @@ from .compression.precisions import asked_precisions
 from .idle import find_idle
 from .isolation import Children, lower_isolated
 from .kernels.choosing.choices import Choices, narrowed
-from .kernels.choosing.problem import Problem
 from .kernels.choosing.tuning import choices_for, tune
 from .lowering import LoweringRequest, LoweringResult, lower, one_line
 from .models import SourceModel
@@ -100,7 +99,7 @@ def build_modules(source: SourceModel, options: CompileOptions, progress: Progre
     notes = []
     for target in options.targets:
         results = [module.result for module in built.modules if module.target == target]
-        problems = {Problem(*one) for result in results for one in result.unmeasured}
+        problems = {problem for result in results for problem in result.unmeasured}
         notes += tune(problems, target, progress)
     built = _build(source, options, plan, progress)
     return dataclasses.replace(built, notes=(*notes, *built.notes))
@@ -124,9 +123,7 @@ def _build(
     weights: dict[str, torch.Tensor] = {}
     specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] | None = None
     # The same for every length: modules share their weights.
-    choices = {
-        target.name: choices_for(target, alike=alike) for target in options.targets
-    }
+    choices = {target.name: choices_for(target, alike=alike) for target in options.targets}
     notes = dict.fromkeys(note for _, ignored in choices.values() for note in ignored)
     known = {name: found for name, (found, _) in choices.items()}
     for length in lengths:

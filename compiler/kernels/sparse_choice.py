@@ -18,10 +18,14 @@ from typing import Literal
 from .engines.base import Engine
 from .engines.counted import Counted
 from .engines.registry import ENGINES, by_label
+from .epilogue import Epilogue
+from .executable import Kernel
+from .forms import Form
 from .instruction_counts import dense_instructions, sparse_instructions
 from .product import ProductShape
 from .sparse_format import SparseLayout, layout_for
 from .sparse_gpu import SparseLanes, lane_bytes
+from .sparse_product import sparse_form, sparse_product_kernel
 from .sparse_tiles import SparseTiles
 
 __all__ = [
@@ -32,7 +36,11 @@ __all__ = [
     "chosen_sparse",
     "cut_of",
     "cuts",
+    "sparse_activations",
     "sparse_by_label",
+    "sparse_candidates",
+    "sparse_choice",
+    "sparse_kernel",
     "sparse_label",
     "sparse_layout",
 ]
@@ -64,7 +72,7 @@ def cuts() -> set[Cut]:
     found: list[SparseEngine | SparseLanes] = [SparseLanes("f32")]
     found += [kind(rows, tiles) for kind in ENGINES for tiles, rows in kind.blocks.items()]
     for precision in ("int8", "bf16"):
-        found += [SparseTiles(precision, tiles + 1) for tiles in range(_MOST_TILES)]
+        found += [SparseTiles(precision, tiles) for tiles in SparseTiles.TILES]
     return {cut_of(sparse_layout(engine, 1, 1)) for engine in found if not _dense_tiles(engine)}
 
 
@@ -73,6 +81,28 @@ def sparse_layout(engine: SparseEngine | SparseLanes, outputs: int, depth: int) 
     if isinstance(engine, (SparseTiles, SparseLanes)):
         return engine.layout(outputs, depth)
     return layout_for(engine, outputs, depth)
+
+
+def sparse_activations(engine: SparseEngine, rows: int, layout: SparseLayout) -> Form:
+    """The form of the activations; for tiles before they are turned."""
+    if isinstance(engine, SparseTiles):
+        return engine.form(rows, layout.depth)
+    return sparse_form(engine, rows, layout)
+
+
+def sparse_kernel(
+    engine: SparseEngine,
+    rows: int,
+    layout: SparseLayout,
+    stored: int,
+    epilogue: Epilogue,
+    *,
+    result_shape: tuple[int, int] | None = None,
+) -> Kernel:
+    """The product (`sparse_product_kernel`, `SparseTiles.kernel`)."""
+    if isinstance(engine, SparseTiles):
+        return engine.kernel(rows, layout, stored, epilogue, result_shape=result_shape)
+    return sparse_product_kernel(engine, rows, layout, stored, epilogue, result_shape=result_shape)
 
 
 def sparse_label(engine: SparseEngine | SparseLanes) -> str:
@@ -120,18 +150,28 @@ def chosen_sparse(
     """
     if dense == "linalg":
         return None
-    found = []
-    for engine in _candidates(dense, shape.rows, frozenset(features)):
-        layout = sparse_layout(engine, shape.outputs, shape.depth)
-        if engine.precision == "f32" and layout.padded_depth != shape.depth:
-            continue  # nothing pads activations of f32
-        count = stored(layout)
-        if count is not None:
-            density = count / (layout.panels * layout.columns)
-            cost = _cost(engine, dense, shape, density)
-            found.append(SparseChoice(engine, count, density, cost))
-    best = min(found, key=lambda choice: choice.cost, default=None)
+    engines = sparse_candidates(dense, shape.rows, frozenset(features))
+    found = [sparse_choice(engine, dense, shape, stored) for engine in engines]
+    best = min(filter(None, found), key=lambda choice: choice.cost, default=None)
     return best if best is not None and best.cost * _LEAST_GAIN < 1 else None
+
+
+def sparse_choice(
+    engine: SparseEngine,
+    dense: Engine,
+    shape: ProductShape,
+    stored: Callable[[SparseLayout], int | None],
+) -> SparseChoice | None:
+    """What an engine would keep, and its time by the rules; None where it cannot, or nobody knows
+    how many blocks it would."""
+    layout = sparse_layout(engine, shape.outputs, shape.depth)
+    if engine.precision == "f32" and layout.padded_depth != shape.depth:
+        return None  # nothing pads activations of f32
+    count = stored(layout)
+    if count is None:
+        return None
+    density = count / (layout.panels * layout.columns)
+    return SparseChoice(engine, count, density, _cost(engine, dense, shape, density))
 
 
 def chosen_lanes(
@@ -154,7 +194,10 @@ def _dense_lane_bytes(engine: SparseLanes) -> float:
     return engine.weight_bytes * (rows + outputs) / (rows * outputs)
 
 
-def _candidates(dense: Engine, rows: int, features: frozenset[str]) -> Iterable[SparseEngine]:
+def sparse_candidates(
+    dense: Engine, rows: int, features: frozenset[str]
+) -> Iterable[SparseEngine]:
+    """What could stand in for a dense engine on a core with these features."""
     if not _dense_tiles(dense):
         return _of_kind(type(dense), dense.padded_rows(rows))
     vectors = [
@@ -164,7 +207,7 @@ def _candidates(dense: Engine, rows: int, features: frozenset[str]) -> Iterable[
         and kind.name.startswith("avx512")
         and features.issuperset(kind.features)
     ]
-    tiles = [SparseTiles(dense.precision, tiles + 1) for tiles in range(_MOST_TILES)]
+    tiles = [SparseTiles(dense.precision, tiles) for tiles in SparseTiles.TILES]
     return [*tiles, *(engine for kind in vectors[:1] for engine in _of_kind(kind, rows))]
 
 

@@ -12,33 +12,47 @@ Law: x w^T is the sum over blocks of depth; a block of zeros adds nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..kernels.choosing.choices import chosen_engine
+from ..kernels.choosing.choices import chosen_engine, chosen_for_zeros
+from ..kernels.choosing.problem import Problem
+from ..kernels.choosing.zeros import PANELS, Zeros, zeros_of
 from ..kernels.engines.base import Engine
 from ..kernels.epilogue import Epilogue
 from ..kernels.executable import Kernel
 from ..kernels.forms import Form
 from ..kernels.product import ProductShape
 from ..kernels.sparse_choice import (
+    SparseChoice,
     SparseEngine,
     chosen_lanes,
     chosen_sparse,
+    sparse_activations,
+    sparse_candidates,
+    sparse_choice,
+    sparse_kernel,
     sparse_label,
     sparse_layout,
 )
 from ..kernels.sparse_format import SparseLayout
 from ..kernels.sparse_gpu import SparseLanes
-from ..kernels.sparse_product import sparse_form, sparse_product_kernel
 from ..kernels.sparse_tiles import SparseTiles
 from ..kernels.words import words_kernel
 from ..parameters import Parameter
 from ..sparsity import blocks_stored
 from .base import PatternContext
+from .cut_weights import Meeting
 from .kernel_calls import KernelCalls
-from .product_weights import DTYPES, integer_vectors, precision_of, rounded_weight
+from .product_weights import (
+    DTYPES,
+    integer_vectors,
+    note_unmeasured,
+    parts_of,
+    precision_of,
+    rounded_weight,
+)
 
 __all__ = ["SparseWeight", "sparse_cost", "sparse_weight"]
 
@@ -57,22 +71,18 @@ class SparseWeight:
 
     def form(self) -> Form:
         """The form of the activations."""
-        rows, depth = self.shape.rows, self.shape.depth
-        if isinstance(self.engine, SparseTiles):
-            form = self.engine.form(rows, depth)
-        else:
-            form = sparse_form(self.engine, rows, self._layout)
+        form = sparse_activations(self.engine, self.shape.rows, self._layout)
         return replace(form, smoothing=self.smoothing)
 
     def kernel(self, epilogue: Epilogue, result_shape: tuple[int, int] | None) -> Kernel:
         """The product."""
-        rows, layout = self.shape.rows, self._layout
-        if isinstance(self.engine, SparseTiles):
-            return self.engine.kernel(
-                rows, layout, self.stored, epilogue, result_shape=result_shape
-            )
-        return sparse_product_kernel(
-            self.engine, rows, layout, self.stored, epilogue, result_shape=result_shape
+        return sparse_kernel(
+            self.engine,
+            self.shape.rows,
+            self._layout,
+            self.stored,
+            epilogue,
+            result_shape=result_shape,
         )
 
     def arguments(self, calls: KernelCalls, activations: Sequence[Any]) -> list[Any]:
@@ -98,15 +108,10 @@ def sparse_weight(
 ) -> SparseWeight | None:
     """The sparse way to read the parameter ``name``; None where ``dense`` is faster."""
     table = context.parameters
+    chosen = _chosen(context, dense, name, shape)
     smoothing = ""
     if dense.precision == "int8":
         name, smoothing = rounded_weight(context, name)
-    chosen = chosen_sparse(
-        dense,
-        shape,
-        lambda layout: blocks_stored(table, context.blocks, name, layout),
-        context.target.features,
-    )
     if chosen is None:
         return None
     engine, stored = chosen.engine, chosen.stored
@@ -134,14 +139,12 @@ def sparse_cost(context: PatternContext, name: str, rows: int) -> float:
     where a sparse one is faster."""
     outputs, depth = context.parameters[name].shape
     precision = precision_of(context, name)
-    weight = rounded_weight(context, name)[0] if precision == "int8" else name
-
-    def stored(layout: SparseLayout) -> int | None:
-        return blocks_stored(context.parameters, context.blocks, weight, layout)
-
     if context.target.kind != "cpu":
         lanes = SparseLanes("f32")
-        blocks = stored(lanes.layout(outputs, depth))
+        weight = rounded_weight(context, name)[0] if precision == "int8" else name
+        blocks = blocks_stored(
+            context.parameters, context.blocks, weight, lanes.layout(outputs, depth)
+        )
         subgroup = context.target.subgroup_size or 1
         if blocks is None or not lanes.serves(outputs, depth):
             return 1.0
@@ -149,6 +152,48 @@ def sparse_cost(context: PatternContext, name: str, rows: int) -> float:
         return found.cost if found else 1.0
     shape = ProductShape(rows, depth, outputs)
     dense = chosen_engine(context.choices, context.target.features, precision, shape)
+    found = _chosen(context, dense, name, shape) if isinstance(dense, Engine) else None
+    return found.cost if found is not None else 1.0
+
+
+def _chosen(
+    context: PatternContext, dense: Engine, name: str, shape: ProductShape
+) -> SparseChoice | None:
+    """As measured for weights with such zeros, else by rule."""
+    weight = rounded_weight(context, name)[0] if dense.precision == "int8" else name
+
+    def stored(layout: SparseLayout) -> int | None:
+        return blocks_stored(context.parameters, context.blocks, weight, layout)
+
     features = context.target.features
-    chosen = chosen_sparse(dense, shape, stored, features) if dense is not None else None
-    return chosen.cost if chosen is not None else 1.0
+    zeros = _zeros(context, name, shape, stored)
+    if zeros is None:
+        return chosen_sparse(dense, shape, stored, features)
+    problem = Problem(
+        dense.precision, shape.rows, shape.depth, shape.outputs, zeros.panel, zeros.kept
+    )
+    note_unmeasured(context, problem)
+    measured = chosen_for_zeros(context.choices, dense.precision, shape, zeros)
+    if isinstance(measured, str):
+        return None
+    engines = sparse_candidates(dense, shape.rows, frozenset(features))
+    if measured is not None and measured in engines:
+        return sparse_choice(measured, dense, shape, stored)
+    return chosen_sparse(dense, shape, stored, features)
+
+
+def _zeros(
+    context: PatternContext,
+    name: str,
+    shape: ProductShape,
+    stored: Callable[[SparseLayout], int | None],
+) -> Zeros | None:
+    """What is zero in a weight, as measurements tell it."""
+    densities = {}
+    for panel in PANELS:
+        layout = SparseLayout(shape.outputs, shape.depth, 4, panel, panel, 1)
+        count = stored(layout)
+        if count is not None:
+            densities[panel] = count / (layout.panels * layout.columns)
+    inputs = Meeting(context=context, size=shape.depth, readers=tuple(parts_of(context, name)))
+    return zeros_of(densities, inputs.kept / shape.depth)

@@ -9,8 +9,8 @@ import pytest
 from canao import targets
 from canao.compiler.api import CompileReport, compile_model
 from canao.compiler.kernels.choosing import measure, tuning
-from canao.compiler.kernels.choosing.candidates import LINALG
 from canao.compiler.kernels.choosing.host import cpu_key
+from canao.compiler.kernels.choosing.labels import LINALG
 from canao.compiler.kernels.choosing.problem import Problem
 from canao.compiler.kernels.choosing.table import SCHEMA, Table, read_table, write_table
 from canao.compiler.lowering import LoweringRequest

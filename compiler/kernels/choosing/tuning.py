@@ -82,7 +82,7 @@ def extend_table(
     """Measure for this CPU into the table at ``path``, writing after each problem."""
     notes = []
     for number, problem in enumerate(sorted(problems), 1):
-        spelled = f"{problem.precision} {problem.rows} x {problem.depth} x {problem.outputs}"
+        spelled = problem.spelled()
         progress(f"measuring products, {number} of {len(problems)}: {spelled}")
         found = measure(problem, target, effort=effort)
         notes += [
