@@ -21,13 +21,14 @@ let the producer leave the values out, it has, and nothing is left here to pick.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from iree.compiler import ir
 
 from ..kernels.choosing.choices import chosen_engine, chosen_for_zeros
 from ..kernels.choosing.problem import Problem
-from ..kernels.choosing.zeros import PANELS, zeros_of
+from ..kernels.choosing.zeros import WHOLE
 from ..kernels.engines.base import Engine
 from ..kernels.engines.registry import engine_for
 from ..kernels.gather_choice import expanded_cost, gathered_cost
@@ -38,7 +39,7 @@ from .activations import activation_of
 from .base import Pattern, PatternContext, Stage, operations
 from .cut_weights import Meeting, is_plain_linear
 from .kernel_calls import KernelCalls, only_user, rows_and_width
-from .kernel_sparse import sparse_cost
+from .kernel_sparse import sparse_cost, zeros_in
 from .linalg_text import MAPS, splice, tensor
 from .product_weights import note_unmeasured, precision_of
 from .torch_ops import TorchBuilder, parameter_name, tensor_shape, tensor_type
@@ -83,7 +84,7 @@ def gathered(context: PatternContext, readers: tuple[str, ...], rows: int) -> Me
         return None
     outputs = sum(context.parameters[name].shape[0] for name in readers)
     part = meeting.kept / size
-    measured = _measured(context, readers[0], ProductShape(rows, size, outputs), part)
+    measured = _measured(context, readers, ProductShape(rows, size, outputs))
     if measured is not None:
         return meeting if measured == "gathered" else None
     cost = gathered_cost(_dense(context, readers[0], rows), size, outputs, part)
@@ -102,12 +103,15 @@ def expanded(context: PatternContext, name: str, rows: int) -> Meeting | None:
 
 
 def _measured(
-    context: PatternContext, name: str, shape: ProductShape, part: float
+    context: PatternContext, readers: Sequence[str], shape: ProductShape
 ) -> SparseEngine | str | None:
-    """How a product with ``part`` of its inputs is fastest, as measured; None where nobody did."""
-    zeros = zeros_of({PANELS[0]: part}, part)
-    precision = precision_of(context, name)
-    if zeros is None or engine_for(context.target.features, precision, 1, 1) is None:
+    """How weights whose zeros are whole inputs are multiplied fastest, as measured; None where
+    nobody did."""
+    (zeros, *others) = {zeros_in(context, name) for name in readers}
+    precision = precision_of(context, readers[0])
+    if zeros is None or others or zeros.panel not in WHOLE:
+        return None
+    if engine_for(context.target.features, precision, 1, 1) is None:
         return None
     problem = Problem(precision, shape.rows, shape.depth, shape.outputs, zeros.panel, zeros.kept)
     note_unmeasured(context, problem)

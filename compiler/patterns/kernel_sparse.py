@@ -12,8 +12,9 @@ Law: x w^T is the sum over blocks of depth; a block of zeros adds nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ..kernels.choosing.choices import chosen_engine, chosen_for_zeros
@@ -54,7 +55,7 @@ from .product_weights import (
     rounded_weight,
 )
 
-__all__ = ["SparseWeight", "sparse_cost", "sparse_weight"]
+__all__ = ["SparseWeight", "sparse_cost", "sparse_weight", "zeros_in"]
 
 
 @dataclass(frozen=True)
@@ -141,32 +142,45 @@ def sparse_cost(context: PatternContext, name: str, rows: int) -> float:
     precision = precision_of(context, name)
     if context.target.kind != "cpu":
         lanes = SparseLanes("f32")
-        weight = rounded_weight(context, name)[0] if precision == "int8" else name
-        blocks = blocks_stored(
-            context.parameters, context.blocks, weight, lanes.layout(outputs, depth)
-        )
+        blocks = _stored(context, name, lanes.layout(outputs, depth))
         subgroup = context.target.subgroup_size or 1
         if blocks is None or not lanes.serves(outputs, depth):
             return 1.0
-        found = chosen_lanes(lanes, outputs, depth, blocks, subgroup)
-        return found.cost if found else 1.0
+        by_lanes = chosen_lanes(lanes, outputs, depth, blocks, subgroup)
+        return by_lanes.cost if by_lanes else 1.0
     shape = ProductShape(rows, depth, outputs)
     dense = chosen_engine(context.choices, context.target.features, precision, shape)
     found = _chosen(context, dense, name, shape) if isinstance(dense, Engine) else None
     return found.cost if found is not None else 1.0
 
 
+def zeros_in(context: PatternContext, name: str) -> Zeros | None:
+    """What is zero in the parameter ``name``, as measurements tell it."""
+    outputs, depth = context.parameters[name].shape
+    densities = {}
+    for panel in PANELS:
+        layout = SparseLayout(outputs, depth, 4, panel, panel, 1)
+        count = _stored(context, name, layout)
+        if count is not None:
+            densities[panel] = count / (layout.panels * layout.columns)
+    inputs = Meeting(context=context, size=depth, readers=tuple(parts_of(context, name)))
+    return zeros_of(densities, inputs.kept / depth)
+
+
+def _stored(context: PatternContext, name: str, layout: SparseLayout) -> int | None:
+    """How many blocks a layout would keep of a weight; None where it is not known."""
+    rounded = precision_of(context, name) == "int8"
+    weight = rounded_weight(context, name)[0] if rounded else name
+    return blocks_stored(context.parameters, context.blocks, weight, layout)
+
+
 def _chosen(
     context: PatternContext, dense: Engine, name: str, shape: ProductShape
 ) -> SparseChoice | None:
     """As measured for weights with such zeros, else by rule."""
-    weight = rounded_weight(context, name)[0] if dense.precision == "int8" else name
-
-    def stored(layout: SparseLayout) -> int | None:
-        return blocks_stored(context.parameters, context.blocks, weight, layout)
-
     features = context.target.features
-    zeros = _zeros(context, name, shape, stored)
+    stored = partial(_stored, context, name)
+    zeros = zeros_in(context, name)
     if zeros is None:
         return chosen_sparse(dense, shape, stored, features)
     problem = Problem(
@@ -180,20 +194,3 @@ def _chosen(
     if measured is not None and measured in engines:
         return sparse_choice(measured, dense, shape, stored)
     return chosen_sparse(dense, shape, stored, features)
-
-
-def _zeros(
-    context: PatternContext,
-    name: str,
-    shape: ProductShape,
-    stored: Callable[[SparseLayout], int | None],
-) -> Zeros | None:
-    """What is zero in a weight, as measurements tell it."""
-    densities = {}
-    for panel in PANELS:
-        layout = SparseLayout(shape.outputs, shape.depth, 4, panel, panel, 1)
-        count = stored(layout)
-        if count is not None:
-            densities[panel] = count / (layout.panels * layout.columns)
-    inputs = Meeting(context=context, size=shape.depth, readers=tuple(parts_of(context, name)))
-    return zeros_of(densities, inputs.kept / shape.depth)

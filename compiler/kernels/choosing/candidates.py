@@ -38,7 +38,7 @@ from ..weight_rows import rows_engines
 from ..words import words_kernel
 from .labels import GATHERED, LINALG, SPARSE
 from .problem import Numbers, Problem
-from .zeros import INPUTS
+from .zeros import WHOLE
 
 __all__ = [
     "Candidate",
@@ -92,7 +92,7 @@ def candidates_for(features: Iterable[str], problem: Problem) -> list[Candidate]
     found = list(made.values())
     if problem.zeros and chosen:
         found += [_sparse(engine, problem) for engine in _sparse_engines(chosen, present, problem)]
-        if problem.panel == INPUTS:
+        if problem.panel in WHOLE:
             found.append(_gathered(chosen, problem, isa_for(present)))
     if problem.precision == "f32":
         found.append(Candidate(LINALG))
@@ -164,11 +164,28 @@ def _gathered(engine: Engine, problem: Problem, isa: Isa) -> Candidate:
     shape = ProductShape(problem.rows, kept, problem.outputs)
     form = form_for(engine, problem.rows, kept)
     before: list[Kernel | Pick] = [Pick(problem.rows, problem.depth, kept)]
-    padded = {"padded_rows": form.padded_rows, "row_stride": form.stride, "lanes": isa.lanes}
     if form.kind == "bf16":
-        before.append(convert_kernel(problem.rows, kept, native=isa.native_bf16, **padded))
+        before.append(
+            convert_kernel(
+                problem.rows,
+                kept,
+                lanes=isa.lanes,
+                native=isa.native_bf16,
+                padded_rows=form.padded_rows,
+                row_stride=form.stride,
+            )
+        )
     elif form.kind != "f32":
-        before.append(quantize_kernel(problem.rows, kept, form=form.kind, **padded))
+        before.append(
+            quantize_kernel(
+                problem.rows,
+                kept,
+                lanes=isa.lanes,
+                form=form.kind,
+                padded_rows=form.padded_rows,
+                row_stride=form.stride,
+            )
+        )
     return Candidate(
         f"{GATHERED}_{engine.label}",
         kernel=product_kernel(engine, shape, _epilogue(engine)),

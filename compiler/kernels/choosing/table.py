@@ -23,7 +23,7 @@ from typing import Any
 from ....targets import PRECISIONS
 from .labels import serves
 from .problem import Problem
-from .zeros import INPUTS, PANELS
+from .zeros import INPUTS, PANELS, WHOLE
 
 __all__ = ["SCHEMA", "Table", "Times", "read_table", "write_table"]
 
@@ -136,7 +136,7 @@ def _problem(entry: Mapping[str, Any]) -> Problem | None:
         return None
     rows, depth, outputs = (int(size) for size in sizes if size is not None)
     panel, kept = entry.get("panel", INPUTS), entry.get("kept", 100)
-    if type(panel) is not int or panel not in (INPUTS, *PANELS):
+    if type(panel) is not int or panel not in (*WHOLE, *PANELS):
         return None
     if type(kept) is not int or not 0 < kept <= 100:
         return None

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["INPUTS", "PANELS", "Zeros", "mask_of", "zeros_of"]
+__all__ = ["GROUPS", "INPUTS", "PANELS", "WHOLE", "Zeros", "mask_of", "zeros_of"]
 
-INPUTS = 0
-"""The panel of zeros that are whole inputs."""
+INPUTS, GROUPS = 0, 4
+"""In place of a panel: zeros are whole inputs; or whole blocks of four inputs, all outputs."""
+
+WHOLE = (INPUTS, GROUPS)
+"""What may be left out by picking inputs."""
 
 PANELS = (16, 32, 48)
 """Outputs of a block, as far as they are told apart."""
@@ -36,11 +39,13 @@ class Zeros:
     @property
     def label(self) -> str:
         """As part of a key."""
-        return f"{self.kept}%of{self.panel or 'inputs'}"
+        blocks = {INPUTS: "inputs", GROUPS: "groups"}.get(self.panel, self.panel)
+        return f"{self.kept}%of{blocks}"
 
     def spelled(self) -> str:
         """For people."""
-        blocks = f"blocks of {_GROUP_IN} x {self.panel}" if self.panel else "inputs"
+        whole = {INPUTS: "inputs", GROUPS: "fours of inputs"}
+        blocks = whole.get(self.panel, f"blocks of {_GROUP_IN} x {self.panel}")
         return f"{self.kept} % of its {blocks} kept"
 
 
@@ -54,11 +59,13 @@ def zeros_of(densities: Mapping[int, float], inputs: float) -> Zeros | None:
     if not known:
         return None
     least = densities[known[0]]
+    if inputs * _ALIKE < least and _rounded(inputs) < 100:
+        return Zeros(INPUTS, _rounded(inputs))
     kept = _rounded(least)
     if kept >= 100:
         return None
     if inputs <= max(least * _ALIKE, _STEP / 100):
-        return Zeros(INPUTS, kept)
+        return Zeros(GROUPS, kept)
     alike = [panel for panel in known if densities[panel] <= least * _ALIKE]
     return Zeros(max(alike), kept)
 
@@ -72,10 +79,12 @@ def mask_of(zeros: Zeros | None, outputs: int, depth: int) -> NDArray[np.bool_]:
     if zeros is None:
         return np.ones((outputs, depth), np.bool_)
     rng = np.random.default_rng(1)
-    if zeros.panel == INPUTS:
+    if zeros.panel in WHOLE:
         # Inputs are kept by whole tiles.
+        run = zeros.panel or 1
         count = max(_FILL, round(depth * zeros.kept / 100 / _FILL) * _FILL)
-        return np.broadcast_to(rng.permutation(depth) < count, (outputs, depth)).copy()
+        alive = (rng.permutation(-(-depth // run)) < count // run).repeat(run)[:depth]
+        return np.broadcast_to(alive, (outputs, depth)).copy()
     panels, columns = -(-outputs // zeros.panel), -(-depth // _GROUP_IN)
     ranks = rng.random((panels, columns)).argsort(axis=1).argsort(axis=1)
     blocks = ranks < max(1, round(columns * zeros.kept / 100))
