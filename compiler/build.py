@@ -19,7 +19,6 @@ from .compression.precisions import asked_precisions
 from .idle import find_idle
 from .isolation import Children, lower_isolated
 from .kernels.choosing.choices import Choices, narrowed
-from .kernels.choosing.problem import Problem
 from .kernels.choosing.tuning import choices_for, tune
 from .lowering import LoweringRequest, LoweringResult, lower, one_line
 from .models import SourceModel
@@ -93,13 +92,14 @@ def build_modules(source: SourceModel, options: CompileOptions, progress: Progre
             from .quantization.plan import QuantizationPlan
 
             plan = QuantizationPlan(wider=asked.wider)
-    built = _build(source, options, plan, progress)
     if not options.tune:
-        return built
+        return _build(source, options, plan, progress)
+    # What is missing is what nobody measured on this very CPU.
+    built = _build(source, options, plan, progress, alike=False)
     notes = []
     for target in options.targets:
         results = [module.result for module in built.modules if module.target == target]
-        problems = {Problem(*one) for result in results for one in result.unmeasured}
+        problems = {problem for result in results for problem in result.unmeasured}
         notes += tune(problems, target, progress)
     built = _build(source, options, plan, progress)
     return dataclasses.replace(built, notes=(*notes, *built.notes))
@@ -110,6 +110,8 @@ def _build(
     options: CompileOptions,
     plan: QuantizationPlan | None,
     progress: Progress,
+    *,
+    alike: bool = True,
 ) -> ModelBuild:
     from .importer import import_model
     from .wrapper import make_entry
@@ -121,7 +123,7 @@ def _build(
     weights: dict[str, torch.Tensor] = {}
     specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] | None = None
     # The same for every length: modules share their weights.
-    choices = {target.name: choices_for(target) for target in options.targets}
+    choices = {target.name: choices_for(target, alike=alike) for target in options.targets}
     notes = dict.fromkeys(note for _, ignored in choices.values() for note in ignored)
     known = {name: found for name, (found, _) in choices.items()}
     for length in lengths:

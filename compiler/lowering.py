@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CanaoError, CompileError, InputError, UnsupportedError
 from ..targets import Target
+from .kernels.choosing.problem import Problem
 from .locations import layer_of
 from .parameters import Derivation
 
@@ -92,8 +93,8 @@ class LoweringRequest:
 class LoweringResult:
     """``calls``: (dispatch, model layer) of each dispatch that one call executes, in order;
     ``kernels``: how many operations each kind of kernel serves; ``fallbacks``: a line for each
-    operation that a kernel might have served and linalg does; ``unmeasured``: precision, rows,
-    depth and outputs of products that were chosen by rule, because nobody measured them.
+    operation that a kernel might have served and linalg does; ``unmeasured``:
+    products that were chosen by rule, because nobody measured them.
     """
 
     calls: tuple[tuple[str, str], ...]
@@ -104,12 +105,14 @@ class LoweringResult:
     notes: tuple[str, ...] = ()
     kernels: Mapping[str, int] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
-    unmeasured: tuple[tuple[str, int, int, int], ...] = ()
+    unmeasured: tuple[Problem, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {**values, "derivations": [d.to_json() for d in self.derivations]}
+        derivations = [d.to_json() for d in self.derivations]
+        unmeasured = [dataclasses.astuple(problem) for problem in self.unmeasured]
+        return {**values, "derivations": derivations, "unmeasured": unmeasured}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> LoweringResult:
@@ -123,7 +126,7 @@ class LoweringResult:
             notes=tuple(values["notes"]),
             kernels=dict(values["kernels"]),
             fallbacks=tuple(values["fallbacks"]),
-            unmeasured=tuple((p, m, k, n) for p, m, k, n in values["unmeasured"]),
+            unmeasured=tuple(Problem(*one) for one in values["unmeasured"]),
         )
 
 

@@ -21,13 +21,19 @@ from dataclasses import dataclass
 from .emitter import Buffer, Emitter, Value
 from .executable import ByRows, Kernel, Operand, Shared
 
-__all__ = ["MOST_WEIGHT_BYTES", "Step", "block_rows", "fused_rows"]
+__all__ = ["Step", "block_rows", "fused_rows", "most_weight_bytes"]
 
-MOST_WEIGHT_BYTES = 5 << 18
-"""Of a step: each block of rows reads its weights again, so the second cache must hold them."""
-
+# Of AVX2 and AVX-512 as measured; a core of ARM's has a second cache of 512 KiB, or more.
+_SECOND_CACHE = {4: 1 << 19}
+_SECOND_CACHE_OF_OTHERS = 1 << 21
 _MOST_GROUPS = 8
 _LEAST_ROWS = 32
+
+
+def most_weight_bytes(lanes: int) -> int:
+    """Of a step, for a core with vectors of ``lanes``: each block of rows reads its weights
+    again, so the second cache must hold them, and leave room."""
+    return _SECOND_CACHE.get(lanes, _SECOND_CACHE_OF_OTHERS) * 5 // 8
 
 
 @dataclass(frozen=True)

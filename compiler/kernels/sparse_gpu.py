@@ -25,10 +25,11 @@ from .emitter import Buffer, Emitter, Value, vector
 from .executable import Kernel, Operand
 from .sparse_format import SparseLayout
 
-__all__ = ["SparseLanes", "sparse_gpu_kernel"]
+__all__ = ["SparseLanes", "lane_bytes", "lane_rows", "sparse_gpu_kernel"]
 
 _PANEL = 16
 _FOUR = 4
+_NARROW_SUBGROUP = 8
 _ELEMENTS = {"f32": "f32", "f16": "f16", "bf16": "i16", "int8": "i8"}
 
 
@@ -49,6 +50,11 @@ class SparseLanes:
         """What it is known by."""
         return f"{self.name}_{self.precision}"
 
+    @property
+    def weight_bytes(self) -> int:
+        """Of one weight in memory."""
+        return {"f32": 4, "i8": 1}.get(self.element, 2)
+
     def layout(self, outputs: int, depth: int) -> SparseLayout:
         """A block is [inputs][outputs]."""
         return SparseLayout(outputs, depth, _FOUR, _PANEL, _PANEL, 1)
@@ -56,6 +62,18 @@ class SparseLanes:
     def serves(self, outputs: int, depth: int) -> bool:
         """Whether rows of inputs and outputs are whole vectors of four."""
         return outputs % _FOUR == 0 and depth % _FOUR == 0
+
+
+def lane_rows(lanes: int) -> int:
+    """The rows of a lane. Registers of a GPU are few; a narrow subgroup is a CPU's vector, with a
+    cache behind."""
+    return 8 if lanes <= _NARROW_SUBGROUP else 2
+
+
+def lane_bytes(engine: SparseLanes, lanes: int) -> float:
+    """What a lane loads for one multiplication: a value in f32 serves a panel, a weight all rows
+    of the lane."""
+    return 4 / _PANEL + engine.weight_bytes / lane_rows(lanes)
 
 
 @dataclass(frozen=True)
@@ -107,7 +125,6 @@ def sparse_gpu_kernel(
     stored: int,
     *,
     lanes: int,
-    lane_rows: int,
     biased: bool,
     smoothed: bool,
 ) -> Kernel:
@@ -116,7 +133,7 @@ def sparse_gpu_kernel(
     outputs, depth = layout.outputs, layout.depth
     if not engine.serves(outputs, depth):
         raise ValueError(f"no vectors of four in {depth} x {outputs}")
-    lane_rows = min(lane_rows, math.ceil(rows / lanes))
+    each = min(lane_rows(lanes), math.ceil(rows / lanes))
     integer = engine.precision == "int8"
     inputs = [
         Operand("activations", (rows, depth), "f32"),
@@ -129,17 +146,17 @@ def sparse_gpu_kernel(
     inputs += [Operand("bias", (outputs,), "f32")] if biased else []
 
     def body(e: Emitter, buffers: dict[str, Buffer], panel: Value) -> None:
-        _Lane(e, engine, layout, buffers, rows, lanes, lane_rows).run(panel)
+        _Lane(e, engine, layout, buffers, rows, lanes, each).run(panel)
 
     extra = "".join(["_biased"] * biased + ["_smoothed"] * smoothed)
     return _GpuKernel(
-        name=f"{engine.label}_{rows}x{depth}x{outputs}_of{stored}_by{lanes}x{lane_rows}{extra}",
+        name=f"{engine.label}_{rows}x{depth}x{outputs}_of{stored}_by{lanes}x{each}{extra}",
         inputs=tuple(inputs),
         outputs=(Operand("result", (rows, outputs), "f32"),),
         workgroups=layout.panels,
         body=body,
         lanes=lanes,
-        row_blocks=math.ceil(rows / (lanes * lane_rows)),
+        row_blocks=math.ceil(rows / (lanes * each)),
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .emitter import Buffer, Emitter, Value
 from .engines.amx import request_tiles
@@ -38,6 +39,7 @@ class SparseTiles:
     precision: str
     tiles: int = 3
     name = "amx_sparse"
+    TILES: ClassVar[tuple[int, ...]] = (1, 2, 3)
 
     @property
     def panel(self) -> int:

@@ -16,7 +16,14 @@ from .engines.base import Block, Engine, Sink
 from .weight_codes import codes_of, load_scales
 from .weight_format import GROUP, WeightFormat
 
-__all__ = ["MOST_ROWS", "StoredBlock", "WeightRows", "rows_engine"]
+__all__ = [
+    "MOST_ROWS",
+    "StoredBlock",
+    "WeightRows",
+    "rows_by_label",
+    "rows_engine",
+    "rows_engines",
+]
 
 MOST_ROWS = 4
 """With more rows, dequantising once for all of them is faster."""
@@ -93,12 +100,27 @@ _ENGINES = (Rows16, Rows8, Rows4)
 
 def rows_engine(features: Iterable[str], rows: int) -> WeightRows | None:
     """The engine for so few ``rows``; None where there are too many, or for another core."""
+    return max(rows_engines(features, rows), key=lambda engine: engine.tiles, default=None)
+
+
+def rows_engines(features: Iterable[str], rows: int) -> list[WeightRows]:
+    """Every block that has room for ``rows``; none where they are too many."""
     present = frozenset(features)
-    for kind in _ENGINES:
-        if present.issuperset(kind.features) and rows <= MOST_ROWS:
-            tiles = max(tiles for tiles, most in kind.blocks.items() if rows <= most)
-            return kind(rows, tiles)
-    return None
+    kinds = [kind for kind in _ENGINES if present.issuperset(kind.features)][:1]
+    return [
+        kind(rows, tiles) for kind in kinds for tiles, most in kind.blocks.items() if rows <= most
+    ]
+
+
+def rows_by_label(label: str) -> WeightRows | None:
+    """The engine whose `Engine.label` this is; None if there is none."""
+    known = (
+        kind(rows, tiles)
+        for kind in _ENGINES
+        for tiles, most in kind.blocks.items()
+        for rows in range(1, most + 1)
+    )
+    return next((engine for engine in known if engine.label == label), None)
 
 
 class _Walk:

@@ -21,6 +21,7 @@ from ..parameters import ParameterTable
 
 if TYPE_CHECKING:
     from ..idle import Idle
+    from ..kernels.choosing.problem import Problem
     from ..kernels.executable import Kernel
     from ..sparsity import BlockCounts
     from .planned import Planned
@@ -89,8 +90,8 @@ class PatternContext:
     choices: Mapping[str, str] = field(default_factory=dict)
     """What was measured of products on the target (`choosing.choices.Choices`)."""
 
-    unmeasured: dict[tuple[str, int, int, int], None] = field(default_factory=dict)
-    """Precision, rows, depth and outputs of products that were chosen by rule, in order."""
+    unmeasured: dict[Problem, None] = field(default_factory=dict)
+    """Products that were chosen by rule, in order."""
 
     def fall_back(self, op: Any, what: str, reason: str) -> None:
         """Record that the compiler's general path serves ``op``."""

@@ -27,7 +27,8 @@ from typing import Any, Generic, TypeVar
 from iree.compiler import ir
 
 from ..kernels.executable import ByRows, Kernel
-from ..kernels.fused_rows import MOST_WEIGHT_BYTES, Step, block_rows, fused_rows
+from ..kernels.fused_rows import Step, block_rows, fused_rows, most_weight_bytes
+from ..kernels.isa import isa_for
 from .base import Pattern, PatternContext, Stage, operations
 from .kernel_calls import KernelCalls
 
@@ -46,7 +47,8 @@ class FuseRows(Pattern):
 
     def run(self, module: ir.Module, context: PatternContext) -> int:
         """Fuse as many as fit; returns how many dispatches came of that."""
-        chains = row_chains(operations(module, "flow.dispatch"), _Dispatches(context))
+        most = most_weight_bytes(isa_for(context.target.features).lanes)
+        chains = row_chains(operations(module, "flow.dispatch"), _Dispatches(context), most)
         for chain in chains:
             _fuse(module, context, chain)
         if chains:
@@ -70,13 +72,14 @@ class Calls(ABC, Generic[T]):
         """Whether all that reads what ``chain`` writes is in it, is ``call``, or comes later."""
 
 
-def row_chains(found: Iterable[T], calls: Calls[T]) -> list[list[T]]:
-    """Calls to fuse: each chain two or more, in program order."""
+def row_chains(found: Iterable[T], calls: Calls[T], most: int) -> list[list[T]]:
+    """Calls to fuse: each chain two or more, in program order; no kernel's weights have more than
+    ``most`` bytes."""
     chains: list[list[T]] = []
     for call in found:
-        if chains and _joins(chains[-1], call, calls):
+        if chains and _joins(chains[-1], call, calls, most):
             chains[-1].append(call)
-        elif _by_rows(calls.kernel(call)) is not None:
+        elif _by_rows(calls.kernel(call), most) is not None:
             chains.append([call])
     return [chain for chain in chains if len(chain) > 1]
 
@@ -87,21 +90,22 @@ def row_kernel(steps: Sequence[Step]) -> Kernel:
     return fused_rows(steps, rows_at_once=block_rows(steps[0].by_rows.rows, multiple))
 
 
-def _by_rows(kernel: Kernel | None) -> ByRows | None:
+def _by_rows(kernel: Kernel | None, most: int) -> ByRows | None:
     """How a kernel does a block of rows, where it is worth fusing."""
     if kernel is None or kernel.by_rows is None:
         return None
     by_rows = kernel.by_rows
     few = by_rows.rows <= block_rows(by_rows.rows, by_rows.multiple)
-    return by_rows if not few and by_rows.weight_bytes <= MOST_WEIGHT_BYTES else None
+    return by_rows if not few and by_rows.weight_bytes <= most else None
 
 
-def _joins(chain: Sequence[T], call: T, calls: Calls[T]) -> bool:
+def _joins(chain: Sequence[T], call: T, calls: Calls[T], most: int) -> bool:
     """Whether ``call`` can go on with the rows of a chain."""
-    last = _by_rows(calls.kernel(call))
+    last = _by_rows(calls.kernel(call), most)
     if last is None:
         return False
-    parts = [part for member in chain if (part := _by_rows(calls.kernel(member))) is not None]
+    found = (_by_rows(calls.kernel(member), most) for member in chain)
+    parts = [part for part in found if part is not None]
     parts.append(last)
     if len({part.rows for part in parts}) > 1:
         return False

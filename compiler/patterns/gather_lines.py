@@ -21,21 +21,27 @@ let the producer leave the values out, it has, and nothing is left here to pick.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from iree.compiler import ir
 
-from ..kernels.choosing.choices import chosen_engine
+from ..kernels.choosing.choices import chosen_engine, chosen_for_zeros
+from ..kernels.choosing.problem import Problem
+from ..kernels.choosing.zeros import WHOLE
 from ..kernels.engines.base import Engine
+from ..kernels.engines.registry import engine_for
 from ..kernels.gather_choice import expanded_cost, gathered_cost
+from ..kernels.picking import Pick
 from ..kernels.product import ProductShape
+from ..kernels.sparse_choice import SparseEngine
 from .activations import activation_of
 from .base import Pattern, PatternContext, Stage, operations
 from .cut_weights import Meeting, is_plain_linear
 from .kernel_calls import KernelCalls, only_user, rows_and_width
-from .kernel_sparse import sparse_cost
+from .kernel_sparse import sparse_cost, zeros_in
 from .linalg_text import MAPS, splice, tensor
-from .product_weights import precision_of
+from .product_weights import note_unmeasured, precision_of
 from .torch_ops import TorchBuilder, parameter_name, tensor_shape, tensor_type
 
 __all__ = ["GatherLines", "expanded", "gathered"]
@@ -77,7 +83,11 @@ def gathered(context: PatternContext, readers: tuple[str, ...], rows: int) -> Me
     if meeting.kept == size:
         return None
     outputs = sum(context.parameters[name].shape[0] for name in readers)
-    cost = gathered_cost(_dense(context, readers[0], rows), size, outputs, meeting.kept / size)
+    part = meeting.kept / size
+    measured = _measured(context, readers, ProductShape(rows, size, outputs))
+    if measured is not None:
+        return meeting if measured == "gathered" else None
+    cost = gathered_cost(_dense(context, readers[0], rows), size, outputs, part)
     return meeting if _pays(context, readers, rows, cost) else None
 
 
@@ -92,6 +102,22 @@ def expanded(context: PatternContext, name: str, rows: int) -> Meeting | None:
     return meeting if _pays(context, (name,), rows, cost) else None
 
 
+def _measured(
+    context: PatternContext, readers: Sequence[str], shape: ProductShape
+) -> SparseEngine | str | None:
+    """How weights whose zeros are whole inputs are multiplied fastest, as measured; None where
+    nobody did."""
+    (zeros, *others) = {zeros_in(context, name) for name in readers}
+    precision = precision_of(context, readers[0])
+    if zeros is None or others or zeros.panel not in WHOLE:
+        return None
+    if engine_for(context.target.features, precision, 1, 1) is None:
+        return None
+    problem = Problem(precision, shape.rows, shape.depth, shape.outputs, zeros.panel, zeros.kept)
+    note_unmeasured(context, problem)
+    return chosen_for_zeros(context.choices, precision, shape, zeros)
+
+
 def _gather(module: ir.Module, context: PatternContext, source: Any, ops: list[Any]) -> int:
     rows, size = rows_and_width(source)
     meeting = gathered(context, tuple(map(_name, ops)), rows)
@@ -103,7 +129,7 @@ def _gather(module: ir.Module, context: PatternContext, source: Any, ops: list[A
     (*lead, _), element = tensor_shape(source)
     with ir.InsertionPoint(ops[0]):
         arguments = [calls.matrix(source), calls.parameter(context.parameters[places])]
-        result = splice(_picked(rows, size, kept), arguments, ops[0].location, ops[0])
+        result = splice(Pick(rows, size, kept).declaration(), arguments, ops[0].location, ops[0])
         narrow = calls.restored(result, tensor_type((*lead, kept), element))
     for op in ops:
         name = meeting.cut(_name(op), 1)
@@ -161,40 +187,24 @@ def _pays(context: PatternContext, names: tuple[str, ...], rows: int, cost: floa
 
 
 def _dense(context: PatternContext, name: str, rows: int) -> Engine | None:
+    """The engine that the rules compare with: one of f32 where none does the product."""
     if context.target.kind != "cpu":
         return None
+    features = context.target.features
     outputs, depth = context.parameters[name].shape
     found = chosen_engine(
         context.choices,
-        context.target.features,
+        features,
         precision_of(context, name),
         ProductShape(rows, depth, outputs),
     )
-    return found if isinstance(found, Engine) else None
+    return found if isinstance(found, Engine) else engine_for(features, "f32", outputs, rows)
 
 
 def _name(op: Any) -> str:
     name = parameter_name(op.operands[1])
     assert name is not None  # is_plain_linear sees to it
     return name
-
-
-def _picked(rows: int, size: int, kept: int) -> str:
-    x, y, places = tensor("f32", rows, size), tensor("f32", rows, kept), tensor("i32", kept)
-    return f"""{MAPS}
-func.func @pick(%x: {x}, %places: {places}) -> {y} {{
-  %unset = tensor.empty() : {y}
-  %y = linalg.generic {{indexing_maps = [#column, #cell],
-      iterator_types = ["parallel", "parallel"]}} ins(%places : {places}) outs(%unset : {y}) {{
-  ^bb0(%place: i32, %out: f32):
-    %row = linalg.index 0 : index
-    %at = arith.index_cast %place : i32 to index
-    %value = tensor.extract %x[%row, %at] : {x}
-    linalg.yield %value : f32
-  }} -> {y}
-  return %y : {y}
-}}
-"""
 
 
 def _placed(rows: int, kept: int, size: int, *, biased: bool) -> str:

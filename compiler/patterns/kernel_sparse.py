@@ -14,33 +14,48 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from ..kernels.choosing.choices import chosen_engine
+from ..kernels.choosing.choices import chosen_engine, chosen_for_zeros
+from ..kernels.choosing.problem import Problem
+from ..kernels.choosing.zeros import PANELS, Zeros, zeros_of
 from ..kernels.engines.base import Engine
 from ..kernels.epilogue import Epilogue
 from ..kernels.executable import Kernel
 from ..kernels.forms import Form
 from ..kernels.product import ProductShape
 from ..kernels.sparse_choice import (
+    SparseChoice,
     SparseEngine,
     chosen_lanes,
     chosen_sparse,
+    sparse_activations,
+    sparse_candidates,
+    sparse_choice,
+    sparse_kernel,
     sparse_label,
     sparse_layout,
 )
 from ..kernels.sparse_format import SparseLayout
 from ..kernels.sparse_gpu import SparseLanes
-from ..kernels.sparse_product import sparse_form, sparse_product_kernel
 from ..kernels.sparse_tiles import SparseTiles
 from ..kernels.words import words_kernel
 from ..parameters import Parameter
 from ..sparsity import blocks_stored
 from .base import PatternContext
+from .cut_weights import Meeting
 from .kernel_calls import KernelCalls
-from .product_weights import DTYPES, integer_vectors, precision_of, rounded_weight
+from .product_weights import (
+    DTYPES,
+    integer_vectors,
+    note_unmeasured,
+    parts_of,
+    precision_of,
+    rounded_weight,
+)
 
-__all__ = ["SparseWeight", "sparse_cost", "sparse_weight"]
+__all__ = ["SparseWeight", "sparse_cost", "sparse_weight", "zeros_in"]
 
 
 @dataclass(frozen=True)
@@ -57,22 +72,18 @@ class SparseWeight:
 
     def form(self) -> Form:
         """The form of the activations."""
-        rows, depth = self.shape.rows, self.shape.depth
-        if isinstance(self.engine, SparseTiles):
-            form = self.engine.form(rows, depth)
-        else:
-            form = sparse_form(self.engine, rows, self._layout)
+        form = sparse_activations(self.engine, self.shape.rows, self._layout)
         return replace(form, smoothing=self.smoothing)
 
     def kernel(self, epilogue: Epilogue, result_shape: tuple[int, int] | None) -> Kernel:
         """The product."""
-        rows, layout = self.shape.rows, self._layout
-        if isinstance(self.engine, SparseTiles):
-            return self.engine.kernel(
-                rows, layout, self.stored, epilogue, result_shape=result_shape
-            )
-        return sparse_product_kernel(
-            self.engine, rows, layout, self.stored, epilogue, result_shape=result_shape
+        return sparse_kernel(
+            self.engine,
+            self.shape.rows,
+            self._layout,
+            self.stored,
+            epilogue,
+            result_shape=result_shape,
         )
 
     def arguments(self, calls: KernelCalls, activations: Sequence[Any]) -> list[Any]:
@@ -98,15 +109,10 @@ def sparse_weight(
 ) -> SparseWeight | None:
     """The sparse way to read the parameter ``name``; None where ``dense`` is faster."""
     table = context.parameters
+    chosen = _chosen(context, dense, name, shape)
     smoothing = ""
     if dense.precision == "int8":
         name, smoothing = rounded_weight(context, name)
-    chosen = chosen_sparse(
-        dense,
-        shape,
-        lambda layout: blocks_stored(table, context.blocks, name, layout),
-        context.target.features,
-    )
     if chosen is None:
         return None
     engine, stored = chosen.engine, chosen.stored
@@ -134,20 +140,57 @@ def sparse_cost(context: PatternContext, name: str, rows: int) -> float:
     where a sparse one is faster."""
     outputs, depth = context.parameters[name].shape
     precision = precision_of(context, name)
-    weight = rounded_weight(context, name)[0] if precision == "int8" else name
-
-    def stored(layout: SparseLayout) -> int | None:
-        return blocks_stored(context.parameters, context.blocks, weight, layout)
-
     if context.target.kind != "cpu":
         lanes = SparseLanes("f32")
-        blocks = stored(lanes.layout(outputs, depth))
+        blocks = _stored(context, name, lanes.layout(outputs, depth))
         subgroup = context.target.subgroup_size or 1
         if blocks is None or not lanes.serves(outputs, depth):
             return 1.0
-        return chosen_lanes(lanes, outputs, depth, blocks, subgroup) or 1.0
+        by_lanes = chosen_lanes(lanes, outputs, depth, blocks, subgroup)
+        return by_lanes.cost if by_lanes else 1.0
     shape = ProductShape(rows, depth, outputs)
     dense = chosen_engine(context.choices, context.target.features, precision, shape)
+    found = _chosen(context, dense, name, shape) if isinstance(dense, Engine) else None
+    return found.cost if found is not None else 1.0
+
+
+def zeros_in(context: PatternContext, name: str) -> Zeros | None:
+    """What is zero in the parameter ``name``, as measurements tell it."""
+    outputs, depth = context.parameters[name].shape
+    densities = {}
+    for panel in PANELS:
+        layout = SparseLayout(outputs, depth, 4, panel, panel, 1)
+        count = _stored(context, name, layout)
+        if count is not None:
+            densities[panel] = count / (layout.panels * layout.columns)
+    inputs = Meeting(context=context, size=depth, readers=tuple(parts_of(context, name)))
+    return zeros_of(densities, inputs.kept / depth)
+
+
+def _stored(context: PatternContext, name: str, layout: SparseLayout) -> int | None:
+    """How many blocks a layout would keep of a weight; None where it is not known."""
+    rounded = precision_of(context, name) == "int8"
+    weight = rounded_weight(context, name)[0] if rounded else name
+    return blocks_stored(context.parameters, context.blocks, weight, layout)
+
+
+def _chosen(
+    context: PatternContext, dense: Engine, name: str, shape: ProductShape
+) -> SparseChoice | None:
+    """As measured for weights with such zeros, else by rule."""
     features = context.target.features
-    chosen = chosen_sparse(dense, shape, stored, features) if dense is not None else None
-    return chosen.cost if chosen is not None else 1.0
+    stored = partial(_stored, context, name)
+    zeros = zeros_in(context, name)
+    if zeros is None:
+        return chosen_sparse(dense, shape, stored, features)
+    problem = Problem(
+        dense.precision, shape.rows, shape.depth, shape.outputs, zeros.panel, zeros.kept
+    )
+    note_unmeasured(context, problem)
+    measured = chosen_for_zeros(context.choices, dense.precision, shape, zeros)
+    if isinstance(measured, str):
+        return None
+    engines = sparse_candidates(dense, shape.rows, frozenset(features))
+    if measured is not None and measured in engines:
+        return sparse_choice(measured, dense, shape, stored)
+    return chosen_sparse(dense, shape, stored, features)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ..kernels.choosing.choices import chosen_engine, is_measured
+from ..kernels.choosing.problem import Problem
 from ..kernels.engines.base import Engine
 from ..kernels.product import ProductShape
 from ..parameters import Parameter, ParameterTable
@@ -25,6 +26,8 @@ __all__ = [
     "engine_for_weight",
     "integer_vectors",
     "narrow_weight",
+    "note_unmeasured",
+    "parts_of",
     "precision_of",
     "product_weights",
     "rounded_weight",
@@ -39,7 +42,7 @@ _ORDER = ("f32", "f16", "bf16", "int8", "int8-weights", "int4-weights")
 
 def precision_of(context: PatternContext, name: str) -> str:
     """The precision asked for the parameter ``name``; joined ones are as wide as the widest."""
-    asked = [context.wider.get(part, context.precision) for part in _parts(context, name)]
+    asked = [context.wider.get(part, context.precision) for part in parts_of(context, name)]
     return min(asked, key=_ORDER.index) if set(asked) <= set(_ORDER) else context.precision
 
 
@@ -55,14 +58,23 @@ def engine_for_weight(
     precision = precision_of(context, name)
     shape = ProductShape(rows, context.parameters[name].shape[1], outputs)
     if precision in WEIGHT_BITS:
-        return stored_engine(context, shape)
+        stored = stored_engine(context, precision, shape)
+        if stored is not None:
+            note_unmeasured(context, Problem(precision, rows, shape.depth, outputs))
+        return stored
     engine = chosen_engine(context.choices, features, precision, shape)
     if engine is None and precision != context.precision:
         precision = "f32"
         engine = chosen_engine(context.choices, features, precision, shape)
-    if engine is not None and not is_measured(context.choices, precision, shape):
-        context.unmeasured[precision, shape.rows, shape.depth, shape.outputs] = None
+    if engine is not None:
+        note_unmeasured(context, Problem(precision, rows, shape.depth, outputs))
     return engine
+
+
+def note_unmeasured(context: PatternContext, problem: Problem) -> None:
+    """Say of a product that a rule chose for it, if nobody measured it."""
+    if not is_measured(context.choices, problem):
+        context.unmeasured[problem] = None
 
 
 def product_weights(
@@ -102,7 +114,7 @@ def static_form(context: PatternContext, engine: Engine, name: str) -> str:
     "" where each row has its own."""
     if engine.precision != "int8":
         return ""
-    found = {context.ranges.get(part, "") for part in _parts(context, name)}
+    found = {context.ranges.get(part, "") for part in parts_of(context, name)}
     range_ = found.pop() if len(found) == 1 else ""
     if not range_:
         return ""
@@ -122,7 +134,7 @@ def integer_vectors(table: ParameterTable, name: str) -> tuple[Parameter, ...]:
 
 def rounded_weight(context: PatternContext, name: str) -> tuple[str, str]:
     """The rounded weight and its smoothing vector; the weight itself where there is none."""
-    parts = _parts(context, name)
+    parts = parts_of(context, name)
     found = [context.rounded[part] for part in parts if part in context.rounded]
     if len(found) != len(parts) or len({smoothing for _, smoothing in found}) > 1:
         return name, ""
@@ -132,7 +144,7 @@ def rounded_weight(context: PatternContext, name: str) -> tuple[str, str]:
     return context.parameters.concatenate(rounded, axis=0).name, found[0][1]
 
 
-def _parts(context: PatternContext, name: str) -> Sequence[str]:
+def parts_of(context: PatternContext, name: str) -> Sequence[str]:
     """The model's weights that ``name`` is joined of, by output, turned or not; else itself."""
     table = context.parameters
     return tuple(_turned(table, part) for part in _joined(table, name) or (name,))

@@ -20,7 +20,7 @@ from typing import Any
 
 from iree.compiler import ir
 
-from ..kernels.sparse_choice import NARROW_SUBGROUP, chosen_lanes
+from ..kernels.sparse_choice import chosen_lanes
 from ..kernels.sparse_gpu import SparseLanes, sparse_gpu_kernel
 from ..parameters import Parameter
 from ..sparsity import blocks_stored
@@ -83,8 +83,8 @@ def _sparse(op: Any, context: PatternContext) -> _Sparse | None:
     stored = blocks_stored(context.parameters, context.blocks, name, engine.layout(*shape))
     if stored is None:
         return None
-    density = chosen_lanes(engine, *shape, stored, context.target.subgroup_size or 1)
-    return None if density is None else _Sparse(engine, name, smoothing, stored, density)
+    chosen = chosen_lanes(engine, *shape, stored, context.target.subgroup_size or 1)
+    return _Sparse(engine, name, smoothing, stored, chosen.density) if chosen else None
 
 
 def _replace(module: ir.Module, op: Any, context: PatternContext, found: _Sparse) -> None:
@@ -93,16 +93,12 @@ def _replace(module: ir.Module, op: Any, context: PatternContext, found: _Sparse
     table, engine = context.parameters, found.engine
     layout = engine.layout(*table[found.weight].shape)
     biased = str(bias.type) != "!torch.none"
-    lanes = context.target.subgroup_size or 1
-    # Registers of a GPU are few; a subgroup this narrow is a CPU's vector, with a cache behind.
-    lane_rows = 8 if lanes <= NARROW_SUBGROUP else 2
     kernel = sparse_gpu_kernel(
         engine,
         rows,
         layout,
         found.stored,
-        lanes=lanes,
-        lane_rows=lane_rows,
+        lanes=context.target.subgroup_size or 1,
         biased=biased,
         smoothed=bool(found.smoothing),
     )

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..kernels.choosing.choices import chosen_engine
+from ..kernels.choosing.choices import chosen_engine, chosen_for_codes
 from ..kernels.engines.base import Engine
 from ..kernels.engines.registry import engine_for
 from ..kernels.epilogue import Epilogue
@@ -68,17 +68,21 @@ class StoredWeight:
         return [*activations, *(calls.parameter(parameter) for parameter in self.parameters)]
 
 
-def stored_engine(context: PatternContext, shape: ProductShape) -> Engine | None:
-    """For few rows the one that reads codes; else one of bf16, or of f32 where there is none."""
+def stored_engine(context: PatternContext, precision: str, shape: ProductShape) -> Engine | None:
+    """As measured; else for few rows the one that reads codes, for many one of bf16, or of f32
+    where there is none."""
     features = context.target.features
+    measured = chosen_for_codes(context.choices, features, precision, shape)
+    lanes = isa_for(features).lanes
+    if measured is not None and measured.lanes == lanes and _takes(measured, shape):
+        return measured
     found: Engine | None = rows_engine(features, shape.rows)
     if found is not None:
         return found
-    lanes = isa_for(features).lanes
-    for precision in ("bf16", "f32"):
-        engine = chosen_engine(context.choices, features, precision, shape)
+    for wider in ("bf16", "f32"):
+        engine = chosen_engine(context.choices, features, wider, shape)
         if engine == "linalg":
-            engine = engine_for(features, precision, shape.outputs, shape.rows)
+            engine = engine_for(features, wider, shape.outputs, shape.rows)
         if isinstance(engine, Engine) and engine.lanes == lanes and _takes(engine, shape):
             return engine
     return None

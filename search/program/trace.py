@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ...compiler.kernels.executable import Kernel
 from ...compiler.kernels.forms import Form, plain
-from ...compiler.kernels.fused_rows import Step
+from ...compiler.kernels.fused_rows import Step, most_weight_bytes
 from ...compiler.kernels.isa import Isa
 from ...compiler.patterns.emit_kernels import conversion
 from ...compiler.patterns.fuse_rows import Calls, row_chains, row_kernel
@@ -131,9 +131,9 @@ class Trace:
         return value.forms[form]
 
     def _fuse(self) -> None:
-        for chain in row_chains(
-            [item for item in self._items if item.kernel], _Items(self._items)
-        ):
+        kernels = [item for item in self._items if item.kernel]
+        most = most_weight_bytes(self._isa.lanes)
+        for chain in row_chains(kernels, _Items(self._items), most):
             numbers: dict[_Tensor, int] = {}
 
             def number(tensor: _Tensor, numbers: dict[_Tensor, int] = numbers) -> int:

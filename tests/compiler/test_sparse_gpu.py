@@ -98,11 +98,18 @@ def test_numbers_on_software_vulkan(
         assert sparse == possible
 
 
-def test_a_gpu_wants_fewer_blocks_than_software() -> None:
-    engine = SparseLanes("f32")
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_gpu_wants_fewer_blocks_than_software(precision: str) -> None:
+    engine = SparseLanes(precision)
     blocks = 48 * 192
-    assert chosen_lanes(engine, 768, 768, blocks // 4, 8) == 0.25
-    assert chosen_lanes(engine, 768, 768, blocks // 4, 64) == 0.25
-    assert chosen_lanes(engine, 768, 768, blocks * 3 // 4, 8) == 0.75
-    assert chosen_lanes(engine, 768, 768, blocks * 3 // 4, 64) is None
-    assert chosen_lanes(engine, 768, 768, blocks, 8) is None
+
+    def density(kept: int, lanes: int) -> float | None:
+        chosen = chosen_lanes(engine, 768, 768, kept, lanes)
+        assert chosen is None or chosen.cost < 1 / 1.1
+        return chosen and chosen.density
+
+    assert density(blocks // 4, 8) == 0.25
+    assert density(blocks // 4, 64) == 0.25
+    assert density(blocks * 3 // 4, 8) == 0.75
+    assert density(blocks * 3 // 4, 64) is None
+    assert density(blocks, 8) is None

@@ -1,58 +1,99 @@
 """What can compute a product on a core: engines with their blocks, and IREE by itself.
 
-A candidate's label is its engine's (``avx512_f32_8x48``), or `LINALG`. Its *packing* is how the
-weight lies in memory, which all modules that share the weight must agree on.
+Where weights are zero, a candidate may leave them out: block by block, or by picking the inputs
+that have weights first. Each is a few kernels in a row, with arguments of its own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from ....errors import InputError
+from numpy.typing import NDArray
+
+from ...quantization.precisions import WEIGHT_BITS
+from ..convert import convert_kernel
 from ..engines.base import Engine
-from ..engines.registry import ENGINES, by_label, engine_for
+from ..engines.registry import ENGINES, engine_for
 from ..epilogue import Epilogue
 from ..executable import Kernel
-from ..product import product_kernel
-from .problem import Problem
+from ..forms import form_for
+from ..isa import Isa, isa_for
+from ..picking import Pick
+from ..product import ProductShape, product_kernel
+from ..quantize import quantize_kernel
+from ..sparse_choice import (
+    SparseEngine,
+    sparse_activations,
+    sparse_candidates,
+    sparse_kernel,
+    sparse_layout,
+)
+from ..sparse_tiles import SparseTiles
+from ..weight_format import WeightFormat
+from ..weight_only import weight_only_kernel
+from ..weight_rows import rows_engines
+from ..words import words_kernel
+from .labels import GATHERED, LINALG, SPARSE
+from .problem import Numbers, Problem
+from .zeros import WHOLE
 
 __all__ = [
-    "LINALG",
     "Candidate",
     "candidates_for",
-    "linalg_program",
-    "packing_of",
     "rule_for",
-    "serves",
+    "stored_engines",
 ]
 
-LINALG = "linalg"
-"""The label of the product as IREE compiles it without a kernel of ours; f32 alone."""
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to compute a product; without ``engine`` and ``kernel`` it is `LINALG`."""
+    """A way to compute a product; without ``kernel`` it is `LINALG`.
+
+    ``before`` make what the kernel reads first; of all their ``arguments`` the packed weights are
+    number ``weights``. ``engine`` is that of a dense product.
+    """
 
     label: str
     engine: Engine | None = None
     kernel: Kernel | None = None
+    before: tuple[Kernel | Pick, ...] = ()
+    weights: int = 1
+    arguments: Callable[[Numbers], list[Array]] = lambda numbers: [
+        numbers.activations,
+        numbers.bias,
+    ]
+
+    @property
+    def steps(self) -> tuple[Kernel | Pick, ...]:
+        """What runs, in order."""
+        return (*self.before, self.kernel) if self.kernel else ()
 
 
 def candidates_for(features: Iterable[str], problem: Problem) -> list[Candidate]:
     """Every candidate of a core with these features (LLVM's names), the rule's choice first.
 
     Of each engine every block that the registers have room for, with the most rows and with as
-    many as share the rows evenly.
+    many as share the rows evenly. Where weights are zero, the rule's choice of a dense product
+    stands for all of those.
     """
     present = frozenset(features)
+    if problem.precision in WEIGHT_BITS:
+        return list(_stored(present, problem))
     made: dict[str, Candidate] = {}
     chosen = rule_for(present, problem)
-    for engine in [*([chosen] if chosen else []), *_engines(present, problem)]:
-        made.setdefault(engine.label, _candidate(engine, problem))
+    others = () if problem.zeros else _engines(present, problem)
+    for engine in [*([chosen] if chosen else []), *others]:
+        made.setdefault(engine.label, _dense(engine, problem))
     found = list(made.values())
+    if problem.zeros and chosen:
+        found += [_sparse(engine, problem) for engine in _sparse_engines(chosen, present, problem)]
+        if problem.panel in WHOLE:
+            found.append(_gathered(chosen, problem, isa_for(present)))
     if problem.precision == "f32":
         found.append(Candidate(LINALG))
     return found
@@ -63,22 +104,17 @@ def rule_for(features: Iterable[str], problem: Problem) -> Engine | None:
     return engine_for(features, problem.precision, problem.outputs, problem.rows)
 
 
-def packing_of(label: str) -> str | None:
-    """How a candidate packs weights; None for a label that is no block of an engine."""
-    if label == LINALG:
-        return LINALG
-    try:
-        engine = by_label(label)
-    except InputError:
-        return None
-    return engine.packing if engine.block_rows <= engine.blocks.get(engine.tiles, 0) else None
-
-
-def serves(label: str, precision: str) -> bool:
-    """Whether a label is of a candidate, and of one for this precision."""
-    if label == LINALG:
-        return precision == "f32"
-    return packing_of(label) is not None and by_label(label).precision == precision
+def stored_engines(features: Iterable[str], rows: int) -> Iterator[Engine]:
+    """All that multiply by codes in memory."""
+    present = frozenset(features)
+    yield from rows_engines(present, rows)
+    lanes = isa_for(present).lanes
+    for precision in ("bf16", "f32"):
+        yield from (
+            engine
+            for engine in _engines(present, Problem(precision, rows, 1, 1))
+            if engine.lanes == lanes
+        )
 
 
 def _engines(present: frozenset[str], problem: Problem) -> Iterable[Engine]:
@@ -93,39 +129,89 @@ def _engines(present: frozenset[str], problem: Problem) -> Iterable[Engine]:
                 yield kind(rows, tiles)
 
 
-def _candidate(engine: Engine, problem: Problem) -> Candidate:
-    epilogue = Epilogue(accurate=problem.precision == "f32")
-    return Candidate(engine.label, engine, product_kernel(engine, problem.shape, epilogue))
+def _sparse_engines(
+    dense: Engine, present: frozenset[str], problem: Problem
+) -> Iterator[SparseEngine]:
+    for engine in sparse_candidates(dense, problem.rows, present):
+        layout = sparse_layout(engine, problem.outputs, problem.depth)
+        if engine.precision != "f32" or layout.padded_depth == problem.depth:
+            yield engine
 
 
-def linalg_program(problem: Problem, copies: int) -> str:
-    """A module with functions ``linalg_0``, ...: one for each parameter ``w0``, ... in turn.
+def _dense(engine: Engine, problem: Problem) -> Candidate:
+    kernel = product_kernel(engine, problem.shape, _epilogue(engine))
+    return Candidate(engine.label, engine, kernel, arguments=lambda it: it.arguments(engine))
 
-    Inputs: activations [rows, depth] and bias [outputs]. The weights are parameters, as in a
-    model, so that what IREE does to a weight is done once, at load.
-    """
-    rows, depth, outputs = problem.rows, problem.depth, problem.outputs
-    x, w = f"tensor<{rows}x{depth}xf32>", f"tensor<{outputs}x{depth}xf32>"
-    y, b = f"tensor<{rows}x{outputs}xf32>", f"tensor<{outputs}xf32>"
-    maps = ", ".join(f"affine_map<(m, n, k) -> ({place})>" for place in ("m, k", "n, k", "m, n"))
-    text = []
-    for i in range(copies):
-        text.append(
-            f'util.global private @w{i} = #flow.parameter.named<"model"::"w{i}"> : {w}\n'
-            f"func.func @linalg_{i}(%x: {x}, %b: {b}) -> {y} {{\n"
-            f"%w = util.global.load @w{i} : {w}\n"
-            "%zero = arith.constant 0.0 : f32\n"
-            f"%empty = tensor.empty() : {y}\n"
-            f"%start = linalg.fill ins(%zero : f32) outs(%empty : {y}) -> {y}\n"
-            f"%p = linalg.matmul indexing_maps = [{maps}] ins(%x, %w : {x}, {w}) "
-            f"outs(%start : {y}) -> {y}\n"
-            "%r = linalg.generic {indexing_maps = [affine_map<(m, n) -> (m, n)>, "
-            "affine_map<(m, n) -> (n)>, affine_map<(m, n) -> (m, n)>], "
-            'iterator_types = ["parallel", "parallel"]} '
-            f"ins(%p, %b : {y}, {b}) outs(%empty : {y}) {{\n"
-            "^bb0(%one: f32, %two: f32, %out: f32):\n"
-            "%sum = arith.addf %one, %two : f32\n"
-            f"linalg.yield %sum : f32\n}} -> {y}\n"
-            f"return %r : {y}\n}}\n"
+
+def _sparse(engine: SparseEngine, problem: Problem) -> Candidate:
+    layout = sparse_layout(engine, problem.outputs, problem.depth)
+    stored = layout.stored(layout.survivors(problem.mask))
+    kernel = sparse_kernel(engine, problem.rows, layout, stored, _epilogue(engine))
+    before: tuple[Kernel, ...] = ()
+    if isinstance(engine, SparseTiles):
+        form = sparse_activations(engine, problem.rows, layout)
+        before = (words_kernel(form.padded_rows, form.stride, engine.element, engine.block_rows),)
+    return Candidate(
+        f"{SPARSE}{engine.label}",
+        kernel=kernel,
+        before=before,
+        arguments=lambda it: it.sparse_arguments(engine),
+    )
+
+
+def _gathered(engine: Engine, problem: Problem, isa: Isa) -> Candidate:
+    kept = int(problem.mask.any(axis=0).sum())
+    shape = ProductShape(problem.rows, kept, problem.outputs)
+    form = form_for(engine, problem.rows, kept)
+    before: list[Kernel | Pick] = [Pick(problem.rows, problem.depth, kept)]
+    if form.kind == "bf16":
+        before.append(
+            convert_kernel(
+                problem.rows,
+                kept,
+                lanes=isa.lanes,
+                native=isa.native_bf16,
+                padded_rows=form.padded_rows,
+                row_stride=form.stride,
+            )
         )
-    return "".join(text)
+    elif form.kind != "f32":
+        before.append(
+            quantize_kernel(
+                problem.rows,
+                kept,
+                lanes=isa.lanes,
+                form=form.kind,
+                padded_rows=form.padded_rows,
+                row_stride=form.stride,
+            )
+        )
+    return Candidate(
+        f"{GATHERED}_{engine.label}",
+        kernel=product_kernel(engine, shape, _epilogue(engine)),
+        before=tuple(before),
+        weights=2,
+        arguments=lambda it: it.gathered_arguments(engine),
+    )
+
+
+def _stored(present: frozenset[str], problem: Problem) -> Iterator[Candidate]:
+    isa = isa_for(present)
+    form = WeightFormat(WEIGHT_BITS[problem.precision], isa.lanes)
+    made: dict[str, Candidate] = {}
+    for engine in stored_engines(present, problem.rows):
+        if engine.precision == "f32" and engine.row_stride(problem.depth) != problem.depth:
+            continue
+        kernel = weight_only_kernel(
+            engine, form, problem.shape, _epilogue(engine), native_bf16=isa.native_bf16
+        )
+
+        def arguments(numbers: Numbers, engine: Engine = engine) -> list[Array]:
+            return numbers.stored_arguments(engine, form)
+
+        made.setdefault(engine.label, Candidate(engine.label, engine, kernel, arguments=arguments))
+    yield from made.values()
+
+
+def _epilogue(engine: SparseEngine) -> Epilogue:
+    return Epilogue(accurate=engine.precision == "f32")

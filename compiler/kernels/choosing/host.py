@@ -11,7 +11,7 @@ from pathlib import Path
 from .... import targets
 from ....targets import Target, machine_arch
 
-__all__ = ["cpu_key", "is_this_machine"]
+__all__ = ["cpu_key", "is_alike", "is_this_machine"]
 
 _CPUINFO = Path("/proc/cpuinfo")
 # What tells one CPU from another: on x86 the first four, on ARM the last three.
@@ -27,6 +27,15 @@ def cpu_key() -> str:
     features = ",".join(sorted(targets.get("host").features))
     digest = hashlib.sha256(features.encode()).hexdigest()[:12]
     return f"{machine_arch()} {_model()} {digest}"
+
+
+def is_alike(key: str, other: str) -> bool:
+    """Whether two CPUs (`cpu_key`) are of one architecture and have the same features."""
+    return _kind(key) == _kind(other)
+
+
+def _kind(key: str) -> tuple[str, str]:
+    return key.partition(" ")[0], key.rpartition(" ")[2]
 
 
 def is_this_machine(target: Target) -> bool:

@@ -16,8 +16,10 @@ import numpy as np
 
 from ....errors import CompileError
 from ....targets import Target
+from ...quantization.precisions import WEIGHT_BITS
 from ..trial import build
-from .candidates import Candidate, candidates_for, linalg_program
+from .candidates import Candidate, candidates_for
+from .linalg import linalg_program
 from .problem import Numbers, Problem, numbers_for
 from .process import EXPECTED, WRONG, Effort, Entry, functions_of, run_plan
 from .runner import summary
@@ -104,7 +106,7 @@ def _compiled(
         for i, candidate in enumerate(group):
             entry: Entry = {"label": candidate.label, "module": path.name, "copies": copies}
             if candidate.kernel:
-                entry |= {"functions": [f"kernel_{i}"], "weights": 1}
+                entry |= {"functions": [f"kernel_{i}"], "weights": candidate.weights}
             else:
                 entry |= {"functions": [f"linalg_{n}" for n in range(copies)]}
                 entry |= {"weights": None, "copies": 1}
@@ -113,27 +115,26 @@ def _compiled(
 
 
 def _text(problem: Problem, group: Sequence[Candidate], copies: int) -> str:
-    kernels = [candidate.kernel for candidate in group if candidate.kernel]
+    kernels = [candidate.steps for candidate in group if candidate.kernel]
     return functions_of(kernels) if kernels else linalg_program(problem, copies)
 
 
 def _copies(problem: Problem, candidate: Candidate) -> int:
-    size = {"int8": 1, "bf16": 2}.get(problem.precision, 4)
-    found = math.ceil(_COLD_BYTES / (problem.depth * problem.outputs * size))
+    bits = WEIGHT_BITS.get(problem.precision, {"int8": 8, "bf16": 16}.get(problem.precision, 32))
+    weights = problem.depth * problem.outputs * problem.kept // 100
+    found = math.ceil(_COLD_BYTES / max(1, weights * bits // 8))
     # IREE's own product is one function a copy.
     return min(found, _MOST_COPIES if candidate.kernel else 8)
 
 
 def _write_arrays(folder: Path, entry: Entry, candidate: Candidate, numbers: Numbers) -> None:
-    if candidate.engine is None:
+    if candidate.kernel is None:
         from safetensors.numpy import save_file
 
         weights = {f"w{i}": numbers.weights for i in range(len(entry["functions"]))}
         entry["parameters"] = f"{candidate.label}.safetensors"
         save_file(weights, folder / entry["parameters"])
-        arrays = [numbers.activations, numbers.bias]
-    else:
-        arrays = numbers.arguments(candidate.engine)
+    arrays = candidate.arguments(numbers)
     entry["expected"] = EXPECTED
     entry["arrays"] = [f"{candidate.label}-{i}.npy" for i in range(len(arrays))]
     for name, array in zip(entry["arrays"], arrays, strict=True):

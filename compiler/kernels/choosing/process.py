@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..executable import Kernel
+from ..picking import Pick
 
 __all__ = ["EXPECTED", "WRONG", "Effort", "Entry", "functions_of", "run_plan"]
 
@@ -38,22 +39,39 @@ class Effort:
     run_seconds: float = 60.0
 
 
-def functions_of(kernels: Sequence[Kernel]) -> str:
-    """A module with a function ``kernel_0``, ``kernel_1``, ... that calls each kernel once."""
+def functions_of(candidates: Sequence[Kernel | Sequence[Kernel | Pick]]) -> str:
+    """A module with a function ``kernel_0``, ``kernel_1``, ... that calls each kernel once.
+
+    Several kernels run one after another: what one returns the next reads first, and scales of
+    rows where it has such. Arguments are all other operands, in order.
+    """
     declarations: dict[str, str] = {}
     functions = []
-    for i, kernel in enumerate(kernels):
-        declarations[kernel.name] = kernel.declaration()
-        names = [f"%in{n}" for n in range(len(kernel.inputs))]
-        typed = zip(names, kernel.inputs, strict=True)
-        arguments = ", ".join(f"{name}: {operand.tensor}" for name, operand in typed)
-        types = ", ".join(operand.tensor for operand in kernel.outputs)
-        count = len(kernel.outputs)
-        left = f"%r:{count}" if count > 1 else "%r"
-        results = ", ".join(f"%r#{n}" for n in range(count)) if count > 1 else "%r"
+    for i, one in enumerate(candidates):
+        arguments: list[str] = []
+        lines: list[str] = []
+        before: list[str] = []
+        result = ""
+        for number, kernel in enumerate([one] if isinstance(one, Kernel) else one):
+            declarations[kernel.name] = kernel.declaration()
+            names = []
+            for place, operand in enumerate(kernel.inputs):
+                if before and place == 0:
+                    names.append(before[0])
+                elif before[1:] and operand.name == "row_scales":
+                    names.append(before[1])
+                else:
+                    names.append(f"%in{number}_{place}")
+                    arguments.append(f"{names[-1]}: {operand.tensor}")
+            count = len(kernel.outputs)
+            left = f"%r{number}"
+            before = [f"{left}#{n}" for n in range(count)] if count > 1 else [left]
+            lines.append(f"{left}{f':{count}' if count > 1 else ''} = {kernel.call(names)}")
+            result = ", ".join(operand.tensor for operand in kernel.outputs)
         functions.append(
-            f"func.func @kernel_{i}({arguments}) -> ({types}) {{\n"
-            f"{left} = {kernel.call(names)}\nreturn {results} : {types}\n}}\n"
+            f"func.func @kernel_{i}({', '.join(arguments)}) -> ({result}) {{\n"
+            + "\n".join((*lines, f"return {', '.join(before)} : {result}"))
+            + "\n}\n"
         )
     return "".join((*declarations.values(), *functions))
 

@@ -137,7 +137,9 @@ class _Session:
         lists = []
         for _ in range(candidate["copies"]):
             if candidate["weights"] is not None:
-                arrays[candidate["weights"]] = self._array(candidate["arrays"][1])
+                arrays[candidate["weights"]] = self._array(
+                    candidate["arrays"][candidate["weights"]]
+                )
             inputs = self._runtime.VmVariantList(len(arrays))
             for array in arrays:
                 inputs.push_ref(array._buffer_view)

@@ -1,7 +1,9 @@
 """What was measured, kept as versioned JSON: by CPU, then by product.
 
-    {"schema": 1, "cpus": {KEY: [{"precision": "f32", "rows": 128, "depth": 384,
+    {"schema": 2, "cpus": {KEY: [{"precision": "f32", "rows": 128, "depth": 384,
      "outputs": 1536, "best": "avx512_f32_8x48", "microseconds": {LABEL: 312.5, ...}}, ...]}}
+
+Where weights are zero it also says ``panel`` and ``kept`` (`problem.Problem`).
 
 A file may be damaged or somebody else's: whatever is not as above is left out, never an error.
 """
@@ -19,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from ....targets import PRECISIONS
-from .candidates import serves
+from .labels import serves
 from .problem import Problem
+from .zeros import INPUTS, PANELS, WHOLE
 
 __all__ = ["SCHEMA", "Table", "Times", "read_table", "write_table"]
 
-SCHEMA = 1
+SCHEMA = 2
 
 Times = Mapping[str, float]
 """Microseconds by a candidate's label."""
@@ -110,7 +113,10 @@ def write_table(path: Path, table: Table) -> None:
 def _entry(problem: Problem, times: Times) -> dict[str, Any]:
     rounded = {label: float(f"{times[label]:.4g}") for label in sorted(times)}
     best = min(rounded, key=lambda label: rounded[label])
-    return {**vars(problem), "best": best, "microseconds": rounded}
+    fields = dict(vars(problem))
+    if not problem.zeros:
+        del fields["panel"], fields["kept"]
+    return {**fields, "best": best, "microseconds": rounded}
 
 
 def _entries(listed: object) -> Iterator[tuple[Problem, Times]]:
@@ -129,7 +135,12 @@ def _problem(entry: Mapping[str, Any]) -> Problem | None:
     if precision not in PRECISIONS or not all(map(_is_size, sizes)):
         return None
     rows, depth, outputs = (int(size) for size in sizes if size is not None)
-    return Problem(precision, rows, depth, outputs)
+    panel, kept = entry.get("panel", INPUTS), entry.get("kept", 100)
+    if type(panel) is not int or panel not in (*WHOLE, *PANELS):
+        return None
+    if type(kept) is not int or not 0 < kept <= 100:
+        return None
+    return Problem(precision, rows, depth, outputs, panel, kept)
 
 
 def _is_size(value: object) -> bool:
@@ -141,5 +152,5 @@ def _times(problem: Problem, found: object) -> Iterable[tuple[str, float]]:
         return
     for label, value in found.items():
         number = type(value) in (int, float) and abs(value) < 1e15
-        if number and math.isfinite(value) and value > 0 and serves(label, problem.precision):
+        if number and math.isfinite(value) and value > 0 and serves(label, problem):
             yield label, float(value)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from ....paths import cache_dir
 from ....targets import Target
 from .choices import choose
-from .host import cpu_key, is_this_machine
+from .host import cpu_key, is_alike, is_this_machine
 from .measure import Effort, Measured, measure
 from .problem import Problem
-from .table import Table, read_table, write_table
+from .table import Table, Times, read_table, write_table
 
 __all__ = ["SHIPPED", "choices_for", "extend_table", "tune", "user_table"]
 
@@ -28,17 +28,29 @@ def user_table() -> Path:
     return cache_dir("choices") / "products.json"
 
 
-def choices_for(target: Target) -> tuple[dict[str, str], list[str]]:
+def choices_for(target: Target, *, alike: bool = True) -> tuple[dict[str, str], list[str]]:
     """The choices that hold for ``target``, and a sentence for each table that was ignored.
 
-    None hold but for code for this very CPU.
+    None hold but for code for this machine. With ``alike``, what ships for CPUs with the same
+    features stands in for what nobody measured on this very one.
     """
     if not is_this_machine(target):
         return {}, []
     shipped, unread = read_table(SHIPPED)
     own, ignored = read_table(user_table())
-    measured = shipped.joined(own).of(cpu_key())
+    measured = dict(shipped.joined(own).of(cpu_key()))
+    if alike:
+        measured = {**_of_alike(shipped), **measured}
     return choose(measured), [*unread, *ignored]
+
+
+def _of_alike(table: Table) -> Mapping[Problem, Times]:
+    """What was measured on CPUs with the features of this one; of several the first by name."""
+    found: dict[Problem, Times] = {}
+    for name in sorted(table.cpus, reverse=True):
+        if is_alike(name, cpu_key()):
+            found |= table.of(name)
+    return found
 
 
 def tune(
@@ -70,7 +82,7 @@ def extend_table(
     """Measure for this CPU into the table at ``path``, writing after each problem."""
     notes = []
     for number, problem in enumerate(sorted(problems), 1):
-        spelled = f"{problem.precision} {problem.rows} x {problem.depth} x {problem.outputs}"
+        spelled = problem.spelled()
         progress(f"measuring products, {number} of {len(problems)}: {spelled}")
         found = measure(problem, target, effort=effort)
         notes += [

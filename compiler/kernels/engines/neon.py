@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from ..emitter import Emitter, Value, vector
 from .base import Block
+from .counted import Counted
 from .in_registers import InRegisters
 
 __all__ = ["NeonF32", "NeonInt8"]
@@ -22,7 +23,7 @@ _LANES = 4
 
 
 @dataclass(frozen=True)
-class _ByLane(InRegisters):
+class _ByLane(InRegisters, Counted):
     """Activations by lane; 24 of the 32 registers hold sums."""
 
     block_rows: int = 4
@@ -52,6 +53,12 @@ class _ByLane(InRegisters):
                     at = i * self.tiles + j
                     following[at] = self._multiplied(e, following[at], splat, weights)
         return following
+
+    def round_instructions(self, groups: int) -> float:
+        """See `Counted`. One group alone is spread by its load, whose address is added up."""
+        products = self.block_rows * self.tiles * groups
+        around = self.block_rows + 5 if groups > 1 else 2 * self.block_rows + 4
+        return products + self.tiles * groups / 2 + around
 
     def _load(self, e: Emitter, block: Block, row: Value, depth: Value, groups: int) -> Value:
         """Depth groups of a row, a lane each."""

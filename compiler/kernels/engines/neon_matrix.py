@@ -14,13 +14,14 @@ from typing import ClassVar
 
 from ..emitter import Emitter, Value, vector
 from .base import Block
+from .counted import Counted
 from .in_registers import InRegisters
 
 __all__ = ["NeonMatrixBf16", "NeonMatrixInt8"]
 
 
 @dataclass(frozen=True)
-class _Matrix(InRegisters):
+class _Matrix(InRegisters, Counted):
     """Sums of 2 x 2: for each pair of rows, two for each tile of four outputs."""
 
     block_rows: int = 4
@@ -56,6 +57,12 @@ class _Matrix(InRegisters):
                     operands = [following[at], pair[n], self._typed(e, weights)]
                     following[at] = e.intrinsic(self.multiply_op, operands, sums[at].type)
         return following
+
+    def round_instructions(self, groups: int) -> float:
+        """See `Counted`. Halves of rows are interleaved, or one is loaded behind another."""
+        products = self.block_rows * self.tiles * groups
+        around = 2 * self.block_rows + 5 if groups > 1 else 1.5 * self.block_rows + 3
+        return products + self.tiles * groups + around
 
     def _operands(
         self, e: Emitter, block: Block, rows: Sequence[Value], depth: Value, groups: int

@@ -16,9 +16,14 @@ import pytest
 from canao import targets
 from canao.compiler.flags import iree_flags
 from canao.compiler.kernels.engines.base import Engine
+from canao.compiler.kernels.engines.counted import Counted
 from canao.compiler.kernels.engines.neon import NeonF32, NeonInt8
 from canao.compiler.kernels.engines.neon_matrix import NeonMatrixBf16, NeonMatrixInt8
+from canao.compiler.kernels.executable import Kernel
+from canao.compiler.kernels.instruction_counts import dense_instructions, sparse_instructions
 from canao.compiler.kernels.product import ProductShape, product_kernel
+from canao.compiler.kernels.sparse_format import layout_for
+from canao.compiler.kernels.sparse_product import sparse_product_kernel
 from canao.compiler.kernels.trial import build, program
 from canao.targets import Target
 
@@ -46,13 +51,13 @@ def target_of(engine: Engine) -> Target:
     )
 
 
-def inner_loops(engine: Engine, shape: ProductShape, folder: Path) -> list[list[str]]:
-    """The instructions of each innermost loop of a product, as the compiler prints them."""
+def inner_loops(engine: Engine, kernel: Kernel, folder: Path) -> list[list[str]]:
+    """The instructions of each innermost loop of a kernel, as the compiler prints them."""
     compiler = Path(sysconfig.get_path("scripts")) / "iree-compile"
     flags = iree_flags(target_of(engine))
     dump = f"--iree-hal-dump-executable-intermediates-to={folder}"
     command = [str(compiler), "-", "-o", os.devnull, *flags, dump]
-    text = program(product_kernel(engine, shape, IDENTITY))
+    text = program(kernel)
     subprocess.run(command, input=text, text=True, check=True, timeout=120, capture_output=True)
     (listing,) = folder.glob("*.s")
     lines = [line.split("//")[0].strip() for line in listing.read_text().splitlines()]
@@ -72,13 +77,8 @@ def inner_loops(engine: Engine, shape: ProductShape, folder: Path) -> list[list[
 def test_the_inner_loop_is_little_else_than_products(
     engine: Engine, instruction: str, multiplies: int, tmp_path: Path
 ) -> None:
-    loops = [
-        Counter(line.split()[0] for line in loop)
-        for loop in inner_loops(engine, ProductShape(128, 3072, 768), tmp_path)
-        if any(line.startswith(f"{instruction}\t") for line in loop)
-    ]
-    assert len(loops) == 1
-    found = loops[0]
+    kernel = product_kernel(engine, ProductShape(128, 3072, 768), IDENTITY)
+    found = loop_of(engine, kernel, instruction, tmp_path)
     steps = engine.padded_depth(1)
     products = engine.block_rows * engine.panel * steps // multiplies
     assert found[instruction] == products
@@ -90,6 +90,36 @@ def test_the_inner_loop_is_little_else_than_products(
     zips = found["zip1"] + found["zip2"]
     assert zips == (engine.block_rows if engine.row_multiple == 2 else 0)
     assert found.total() - products - loads - zips <= 5
+    assert isinstance(engine, Counted)
+    assert found.total() == engine.round_instructions(steps // engine.group)
+
+
+@pytest.mark.parametrize(("engine", "instruction", "multiplies"), ENGINES, ids=ids)
+def test_rules_know_what_a_block_that_survives_takes(
+    engine: Engine, instruction: str, multiplies: int, tmp_path: Path
+) -> None:
+    layout = layout_for(engine, 768, 3072)
+    stored = layout.panels * layout.columns // 4
+    kernel = sparse_product_kernel(engine, 128, layout, stored, IDENTITY)
+    found = loop_of(engine, kernel, instruction, tmp_path)
+    assert found[instruction] == engine.block_rows * layout.block_size // multiplies
+    epilogue = sparse_instructions(engine, 3072, layout.group_in, 0)
+    told = sparse_instructions(engine, 3072, layout.group_in, 1) - epilogue
+    block = told / layout.columns * engine.block_rows * engine.panel
+    assert found.total() == pytest.approx(block, abs=1)
+    dense = dense_instructions(engine, 3072)
+    assert sparse_instructions(engine, 3072, layout.group_in, 1) > dense
+
+
+def loop_of(engine: Engine, kernel: Kernel, instruction: str, folder: Path) -> Counter[str]:
+    """What the one inner loop with an instruction is made of."""
+    loops = [
+        Counter(line.split()[0] for line in loop)
+        for loop in inner_loops(engine, kernel, folder)
+        if any(line.startswith(f"{instruction}\t") for line in loop)
+    ]
+    assert len(loops) == 1
+    return loops[0]
 
 
 @pytest.mark.parametrize(("engine", "instruction", "multiplies"), ENGINES, ids=ids)

@@ -12,14 +12,23 @@ from hypothesis import strategies as st
 
 from canao import targets
 from canao.compiler.kernels.choosing import tuning
-from canao.compiler.kernels.choosing.candidates import LINALG, candidates_for, packing_of, serves
-from canao.compiler.kernels.choosing.choices import choose, chosen_engine, narrowed
-from canao.compiler.kernels.choosing.host import cpu_key, is_this_machine
+from canao.compiler.kernels.choosing.candidates import candidates_for
+from canao.compiler.kernels.choosing.choices import (
+    choose,
+    chosen_engine,
+    chosen_for_codes,
+    chosen_for_zeros,
+    narrowed,
+)
+from canao.compiler.kernels.choosing.host import cpu_key, is_alike, is_this_machine
+from canao.compiler.kernels.choosing.labels import LINALG, SPARSE, packing_of, serves
 from canao.compiler.kernels.choosing.problem import Problem
 from canao.compiler.kernels.choosing.table import SCHEMA, Table, read_table, write_table
+from canao.compiler.kernels.choosing.zeros import GROUPS, INPUTS, PANELS, WHOLE, Zeros, zeros_of
 from canao.compiler.kernels.engines.base import Engine
 from canao.compiler.kernels.engines.registry import ENGINES, engine_for
 from canao.compiler.kernels.product import ProductShape
+from canao.compiler.kernels.sparse_choice import sparse_label
 from canao.targets import Target
 
 HOST = targets.get("host")
@@ -33,13 +42,24 @@ problems = st.builds(
     st.sampled_from([64, 384]),
     st.sampled_from([96, 1536]),
 )
+with_zeros = st.builds(
+    dataclasses.replace,
+    problems,
+    panel=st.sampled_from([*WHOLE, *PANELS]),
+    kept=st.sampled_from([5, 25, 95]),
+)
+with_codes = st.builds(
+    dataclasses.replace, problems, precision=st.sampled_from(["int8-weights", "int4-weights"])
+)
 
 
 @st.composite
-def measurements(draw: st.DrawFn) -> dict[Problem, dict[str, float]]:
+def measurements(
+    draw: st.DrawFn, kinds: st.SearchStrategy[Problem] = problems
+) -> dict[Problem, dict[str, float]]:
     """Times of some of the candidates of some problems."""
     found = {}
-    for problem in draw(st.lists(problems, min_size=1, max_size=6)):
+    for problem in draw(st.lists(kinds, min_size=1, max_size=6)):
         labels = [candidate.label for candidate in candidates_for(EVERYTHING, problem)]
         chosen = draw(st.lists(st.sampled_from(labels), min_size=1, unique=True))
         found[problem] = {label: draw(st.floats(0.5, 1e6)) for label in chosen}
@@ -50,7 +70,7 @@ def packing(found: Engine | str | None) -> str | None:
     return found.packing if isinstance(found, Engine) else found
 
 
-@given(measurements(), st.text(), st.text())
+@given(measurements(problems | with_zeros | with_codes), st.text(), st.text())
 def test_a_table_comes_back_from_its_bytes(
     found: dict[Problem, dict[str, float]], cpu: str, other: str
 ) -> None:
@@ -74,7 +94,10 @@ def test_the_file_names_the_best(tmp_path: Path) -> None:
         "cpus": {
             "cpu": [
                 {
-                    **dataclasses.asdict(problem),
+                    "precision": "f32",
+                    "rows": 32,
+                    "depth": 384,
+                    "outputs": 1536,
                     "best": LINALG,
                     "microseconds": times,
                 }
@@ -111,7 +134,12 @@ json_values = st.recursive(
     max_leaves=8,
 )
 labels = st.sampled_from(
-    ["linalg", "avx512_f32_8x48", "avx512_f32_999x48", "avx512_f32_8x96", "amx_int8_3x32", "x_1x1"]
+    [
+        *["linalg", "avx512_f32_8x48", "avx512_f32_999x48", "avx512_f32_8x96", "amx_int8_3x32"],
+        *["x_1x1", "sparse_avx512_f32_8x48", "sparse_amx_sparse_int8_32x48", "sparse_x"],
+        *["sparse_amx_sparse_int8_7x960", "gathered_avx512_f32_8x48", "gathered_", "sparse_"],
+        "sparse_gpu_sparse_f32",
+    ]
 )
 hostile_entries = st.fixed_dictionaries(
     {
@@ -119,6 +147,8 @@ hostile_entries = st.fixed_dictionaries(
         "rows": st.integers(-1, 10**12) | json_values,
         "depth": st.integers(1, 400) | json_values,
         "outputs": st.integers(1, 400) | json_values,
+        "panel": st.sampled_from([0, 4, 16, 48]) | json_values,
+        "kept": st.integers(-1, 120) | json_values,
         "microseconds": json_values | st.dictionaries(labels, st.floats() | json_values),
     }
 )
@@ -140,6 +170,10 @@ def test_whatever_a_table_holds_choosing_goes_on(cpus: object) -> None:
         for problem in table.of(cpu):
             found = chosen_engine(choices, EVERYTHING, problem.precision, problem.shape)
             check_block(found, problem.precision)
+            chosen_for_codes(choices, EVERYTHING, problem.precision, problem.shape)
+            if problem.zeros:
+                known = chosen_for_zeros(choices, problem.precision, problem.shape, problem.zeros)
+                assert known in (None, "dense", "gathered") or not isinstance(known, str)
 
 
 def check_block(found: Engine | str | None, precision: str) -> None:
@@ -227,9 +261,74 @@ def test_the_rule_comes_first_and_every_block_fits(problem: Problem) -> None:
     assert found[0].label == rule.label
     assert len({candidate.label for candidate in found}) == len(found)
     for candidate in found:
-        assert serves(candidate.label, problem.precision)
+        assert serves(candidate.label, problem)
         if candidate.engine is not None:
             check_block(candidate.engine, problem.precision)
+
+
+@given(measurements(with_zeros), st.sets(st.integers(1, 500), min_size=2, max_size=5))
+def test_how_zeros_are_left_out_is_measured_and_no_matter_of_rows(
+    found: dict[Problem, dict[str, float]], rows: set[int]
+) -> None:
+    choices = choose(found)
+    for problem, times in found.items():
+        assert problem.zeros
+
+        def taken(count: int, problem: Problem = problem) -> str:
+            shape = dataclasses.replace(problem, rows=count).shape
+            assert problem.zeros
+            one = chosen_for_zeros(choices, problem.precision, shape, problem.zeros)
+            if one is None or isinstance(one, str):
+                return str(one)
+            check_block(one if isinstance(one, Engine) else None, problem.precision)
+            return SPARSE + sparse_label(one)
+
+        (packed,) = {taken(count) for count in {*rows, problem.rows}}
+        alike = [one for one in found if dataclasses.replace(one, rows=1) == one_row(problem)]
+        if len(alike) == 1:
+            best = min(times, key=lambda label: (times[label], label))
+            assert times[best] == min(
+                time for label, time in times.items() if packing_of(label, problem) == packed
+            )
+
+
+def one_row(problem: Problem) -> Problem:
+    return dataclasses.replace(problem, rows=1)
+
+
+@given(measurements(with_codes))
+def test_codes_are_multiplied_by_what_was_fastest(
+    found: dict[Problem, dict[str, float]],
+) -> None:
+    choices = choose(found)
+    for problem, times in found.items():
+        one = chosen_for_codes(choices, EVERYTHING, problem.precision, problem.shape)
+        assert one is not None
+        assert times[one.label] == min(times.values())
+        assert chosen_for_codes(choices, (), problem.precision, problem.shape) is None
+
+
+@pytest.mark.parametrize(
+    ("densities", "inputs", "expected"),
+    [
+        ({16: 0.25, 32: 0.44, 48: 0.58}, 1.0, Zeros(16, 25)),
+        ({16: 0.26, 32: 0.26, 48: 0.27}, 1.0, Zeros(48, 25)),
+        ({16: 0.24, 32: 0.26, 48: 0.41}, 1.0, Zeros(32, 25)),
+        ({16: 0.25}, 0.26, Zeros(GROUPS, 25)),
+        ({16: 0.94, 32: 0.94}, 0.5, Zeros(INPUTS, 50)),
+        ({16: 1.0, 32: 1.0}, 0.5, Zeros(INPUTS, 50)),
+        ({16: 0.001, 32: 0.001}, 0.02, Zeros(GROUPS, 5)),
+        ({16: 0.98}, 1.0, None),
+        ({}, 1.0, None),
+    ],
+)
+def test_weights_are_told_apart_by_blocks_and_about_how_many(
+    densities: dict[int, float], inputs: float, expected: Zeros | None
+) -> None:
+    assert zeros_of(densities, inputs) == expected
+    if expected:
+        mask = Problem("f32", 1, 256, 192, expected.panel, expected.kept).mask
+        assert mask.mean() == pytest.approx(expected.kept / 100, abs=0.02)
 
 
 def test_what_was_measured_here_counts_here_alone(
@@ -244,6 +343,34 @@ def test_what_was_measured_here_counts_here_alone(
         assert not is_this_machine(other)
         assert tuning.choices_for(other) == ({}, [])
         assert tuning.tune([problem], other, lambda _: None) == []
+
+
+def test_what_ships_serves_other_cpus_with_the_same_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arch, *_, digest = cpu_key().split(" ")
+    alike, other = f"{arch} A CPU/6/1/2 {digest}", f"{arch} A CPU/6/1/2 {'0' * 12}"
+    foreign = f"another {cpu_key().partition(' ')[2]}"
+    assert [is_alike(name, cpu_key()) for name in (alike, other, foreign)] == [True, False, False]
+    small, large = Problem("f32", 8, 64, 96), Problem("f32", 8, 96, 64)
+    shipped = {
+        alike: {small: {LINALG: 1.0}, large: {LINALG: 1.0}},
+        cpu_key(): {large: {"avx512_f32_8x32": 1.0}},
+        other: {Problem("f32", 8, 32, 32): {LINALG: 1.0}},
+        foreign: {Problem("f32", 8, 48, 48): {LINALG: 1.0}},
+    }
+    write_table(tmp_path / "shipped.json", Table(shipped))
+    monkeypatch.setattr(tuning, "SHIPPED", tmp_path / "shipped.json")
+    monkeypatch.setattr(tuning, "user_table", lambda: tmp_path / "own.json")
+    found, _ = tuning.choices_for(HOST)
+    assert found["f32 64x96"] == LINALG
+    assert found["f32 96x64"] == "avx512_f32_1x32"
+    assert not {"f32 32x32", "f32 48x48"} & set(found)
+    assert set(tuning.choices_for(HOST, alike=False)[0]) == {"f32 96x64", "f32 8x96x64"}
+    # The user's own is not for others: it may have come with a home directory.
+    (tmp_path / "own.json").write_bytes((tmp_path / "shipped.json").read_bytes())
+    (tmp_path / "shipped.json").unlink()
+    assert "f32 64x96" not in tuning.choices_for(HOST)[0]
 
 
 def elsewhere() -> list[Target]:

@@ -10,12 +10,14 @@ import pytest
 
 from canao import targets
 from canao.compiler.kernels.choosing import tuning
-from canao.compiler.kernels.choosing.candidates import LINALG, Candidate, candidates_for
+from canao.compiler.kernels.choosing.candidates import Candidate, candidates_for
 from canao.compiler.kernels.choosing.host import cpu_key
+from canao.compiler.kernels.choosing.labels import GATHERED, LINALG, SPARSE, packing_of
 from canao.compiler.kernels.choosing.measure import Effort, Measured, measure
 from canao.compiler.kernels.choosing.problem import Problem
 from canao.compiler.kernels.choosing.runner import rounds_of
 from canao.compiler.kernels.choosing.table import read_table
+from canao.compiler.kernels.choosing.zeros import INPUTS
 from canao.compiler.kernels.emitter import Buffer, Emitter, Value
 
 HOST = targets.get("host")
@@ -94,6 +96,27 @@ def test_every_engine_of_this_machine_is_right(precision: str) -> None:
     found = measure(problem, HOST, effort=QUICK)
     assert found.dropped == {}
     assert set(found.times) == {candidate.label for candidate in good}
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Problem("bf16", 19, 96, 104, 48, 50),
+        Problem("int8", 5, 96, 40, INPUTS, 50),
+        Problem("int4-weights", 19, 80, 40),
+    ],
+    ids=lambda problem: problem.spelled(),
+)
+def test_zeros_and_codes_are_right_too(problem: Problem) -> None:
+    good = candidates_for(HOST.features, problem)
+    if not good:
+        pytest.skip(f"no engine does {problem.precision} here")
+    found = measure(problem, HOST, effort=QUICK)
+    assert found.dropped == {}
+    assert set(found.times) == {candidate.label for candidate in good}
+    ways = {packing_of(label, problem) for label in found.times}
+    assert (GATHERED in ways) == (problem.zeros is not None and problem.panel == INPUTS)
+    assert any(way.startswith(SPARSE) for way in ways if way) == (problem.zeros is not None)
 
 
 def test_nothing_is_said_where_every_candidate_is_bad() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,24 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from canao import targets
 from canao.compiler.api import compile_model
+from canao.compiler.compression.precisions import bundle_precision
 from canao.compiler.idle import find_idle
+from canao.compiler.kernels.choosing import tuning
+from canao.compiler.kernels.choosing.candidates import candidates_for
+from canao.compiler.kernels.choosing.host import cpu_key
+from canao.compiler.kernels.choosing.labels import LINALG
+from canao.compiler.kernels.choosing.table import Table, write_table
 from canao.compiler.kernels.sparse_choice import cuts
 from canao.compiler.sparsity import by_parameter, count_blocks
 from canao.errors import InputError, UnsupportedError
+from canao.search.program import derive
 from canao.search.program.compiled import compiled_program
 from canao.search.program.derive import calls_of, program_of
 from canao.search.program.dispatch import KINDS, Program
 from canao.search.program.features import feature_names, features
+from canao.search.program.model import Model
 from canao.search.program.names import dispatch_of
 from canao.search.program.zeros import Drawn, counts_of, idle_of
 from canao.search.space.architecture import Architecture
@@ -102,6 +112,36 @@ def test_blocks_of_a_model_give_its_own_program() -> None:
     assert program_of(architecture, blocks=blocks) != program_of(architecture)
     drawn = blocks_of(fresh_model(architecture), architecture)
     assert program_of(architecture, blocks=drawn) == program_of(architecture)
+
+
+def test_what_was_measured_counts_in_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forms = MatrixChoices(precisions=("f32",), densities=(0.5,))
+    others = MatrixChoices(precisions=("int8",), densities=(0.5, 0.1))
+    narrow = MatrixChoices(precisions=("int8-weights",))
+    space = tiny(layers=(1,), qkv=others, output=narrow, up=forms, down=others, seq_lens=(24,))
+    architecture = space.sample(np.random.default_rng(3))
+    host = targets.get("host")
+    precision = bundle_precision(architecture.recipe())
+    model = Model(architecture, host, precision, {}, partial(drawn_blocks, architecture))
+    by_rule = [call if isinstance(call, str) else call.entry for call in model.calls()]
+    asked = list(model.context.unmeasured)
+    assert any(one.zeros for one in asked)
+    assert any(one.precision == "int8-weights" for one in asked)
+    # Whatever a rule would take last, so that as much as possible is otherwise.
+    times = {}
+    for problem in asked:
+        *_, last = [c for c in candidates_for(host.features, problem) if c.label != LINALG]
+        times[problem] = {last.label: 1.0}
+    write_table(tmp_path / "own.json", Table({cpu_key(): times}))
+    monkeypatch.setattr(tuning, "user_table", lambda: tmp_path / "own.json")
+    derive._choices.cache_clear()
+    try:
+        found = calls_of(architecture)
+        (compiled,) = calls_by_compiler(architecture, ("host",))
+    finally:
+        derive._choices.cache_clear()
+    assert not agree(found, compiled)
+    assert compiled != by_rule
 
 
 @pytest.mark.parametrize("precision", ["int8-weights", "int4-weights"])
