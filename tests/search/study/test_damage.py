@@ -139,7 +139,7 @@ def test_nested_without_end(tmp_path: Path) -> None:
 def test_what_is_made_again(whole: StudyFolder, text: str) -> None:
     for name, read in (
         ("calibration.json", lambda: calibration_of(whole)),
-        ("teacher.json", lambda: _teacher(whole, "", *[None] * 3)),  # type: ignore[arg-type]
+        ("teacher.json", lambda: _teacher(whole, "", *[None] * 4)),  # type: ignore[arg-type]
     ):
         file = whole.path / name
         file.write_text(text, encoding="utf-8")

@@ -532,6 +532,7 @@ def test_the_page_has_baselines_beside_the_predictor(tmp_path: Path) -> None:
         predictor=LatencyPredictor.fit(records[:24]),
         reference_ms=REFERENCE,
         memory_base=1,
+        memory_margin=0,
         records=tuple(records),
     )
     folder.calibration.write_text(json.dumps(known.to_json()), encoding="utf-8")

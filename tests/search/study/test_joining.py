@@ -51,15 +51,17 @@ class Absent:
 def around(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Stubs of what takes a model, data or a device; trials are real."""
     devices.register("phone", Absent, replace=True)  # type: ignore[arg-type]
-    task = SimpleNamespace(head="h", num_labels=2)
+    task = SimpleNamespace(head="h", num_labels=2, lower_is_better=False)
     rows = SimpleNamespace(rows=[])
     replaced: dict[str, Any] = {
         "read_data": lambda *_: (task, rows, rows),
         "digest_of_rows": lambda _: "d",
         "_digest": lambda _: "m",
+        "load_model": lambda _: SimpleNamespace(module=None),
+        "check_space": lambda *_: None,
         "_calibrated": lambda folder, ledger, *_: ledger.once(-1, lambda: CALIBRATED),
         "_check_possible": lambda *_: None,
-        "judge_of": lambda *_: SimpleNamespace(higher_is_better=True),
+        "judge_of": lambda *_: None,
         "problem_of": problems.judge,
         "hold": hold,
         "_PATIENCE": 0.5,
