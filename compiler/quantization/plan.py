@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from ...errors import InputError
 from ..compression.precisions import asked_precisions, widest
 from ..models import SourceModel
 from ..wrapper import make_entry
@@ -105,8 +104,7 @@ def plan_quantization(
     """How ``source`` becomes what is ``wanted``, calibrated with ``texts`` or, where None, with
     our own.
 
-    Raises `InputError` where a weight is NaN or infinite, or where texts were given and the
-    model has no tokenizer.
+    Raises `InputError` where texts were given and the model has no tokenizer.
     """
     threads = torch.get_num_threads()
     try:
@@ -118,7 +116,6 @@ def plan_quantization(
 
 
 def _plan(source: SourceModel, texts: Sequence[Text] | None, wanted: Decision) -> QuantizationPlan:
-    _check_weights(source.module)
     own = tokenized(source, BUILT_IN) if source.tokens and source.tokenizer_json() else None
     given = tokenized(source, texts) if texts is not None else own
     samples = samples_for(
@@ -205,15 +202,6 @@ def _filling(given: Tokenized | None, own: Tokenized | None) -> Sequence[Inputs]
     if given is None or own is None or given is own or len(given.inputs) >= _FEW:
         return ()
     return own.inputs
-
-
-def _check_weights(module: torch.nn.Module) -> None:
-    for name, parameter in module.named_parameters():
-        if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
-            raise InputError(
-                f"Parameter {name!r} holds NaN or infinity, which int8 has no code for: "
-                "check the model's weights."
-            )
 
 
 def _fakes(site: Site, wanted: Decision, *, trained: bool) -> list[FakeLinear]:
