@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,8 +93,9 @@ class LoweringRequest:
 class LoweringResult:
     """``calls``: (dispatch, model layer) of each dispatch that one call executes, in order;
     ``kernels``: how many operations each kind of kernel serves; ``fallbacks``: a line for each
-    operation that a kernel might have served and linalg does; ``unmeasured``: precision, rows,
-    depth and outputs of products that were chosen by rule, because nobody measured them.
+    operation that a kernel might have served and linalg does; ``linalg``: how many of them there
+    are, by what they are and why; ``unmeasured``: precision, rows, depth and outputs of products
+    that were chosen by rule, because nobody measured them.
     """
 
     calls: tuple[tuple[str, str], ...]
@@ -104,6 +106,7 @@ class LoweringResult:
     notes: tuple[str, ...] = ()
     kernels: Mapping[str, int] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
+    linalg: Mapping[str, int] = field(default_factory=dict)
     unmeasured: tuple[tuple[str, int, int, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -123,6 +126,7 @@ class LoweringResult:
             notes=tuple(values["notes"]),
             kernels=dict(values["kernels"]),
             fallbacks=tuple(values["fallbacks"]),
+            linalg=dict(values["linalg"]),
             unmeasured=tuple((p, m, k, n) for p, m, k, n in values["unmeasured"]),
         )
 
@@ -240,6 +244,7 @@ def _lower(
         notes=tuple(context.notes),
         kernels=dict(context.kernels),
         fallbacks=tuple(map(str, context.fallbacks)),
+        linalg=dict(Counter(fallback.summary for fallback in context.fallbacks)),
         unmeasured=tuple(context.unmeasured),
     )
 

@@ -21,6 +21,7 @@ from typing import Any
 from iree.compiler import ir
 
 from ..kernels.engines.base import Engine
+from ..kernels.engines.registry import engines
 from ..kernels.epilogue import Epilogue
 from ..kernels.forms import Form, form_for, plain
 from ..kernels.isa import Isa, isa_for
@@ -31,9 +32,16 @@ from .base import Pattern, PatternContext, Stage, operations
 from .kernel_calls import KernelCalls, only_user, rows_and_width
 from .kernel_sparse import SparseWeight, sparse_weight
 from .planned import Planned, plan_op
-from .product_weights import engine_for_weight, narrow_weight, product_weights, static_form
+from .product_weights import (
+    engine_for_weight,
+    narrow_weight,
+    precision_of,
+    product_weights,
+    static_form,
+)
 from .stored_weight import StoredWeight
 from .torch_ops import constant_of, parameter_name, tensor_shape
+from .written_out import activations, weight_products
 
 __all__ = ["KernelLinear", "planned_product", "product_engine"]
 
@@ -61,6 +69,12 @@ class KernelLinear(Pattern):
             context.kernels[f"product {engine.name}"] += 1
             self._replace(context, op, engine)
             applied += 1
+        for op in weight_products(module):
+            context.fall_back(op, "product", "because the model does not write a linear layer")
+        if context.fusion == "auto":
+            for op, function in activations(module):
+                reason = "because no product's kernel takes it in"
+                context.fall_back(op, f"activation {function}", reason)
         return applied
 
     def _replace(self, context: PatternContext, op: Any, engine: Engine) -> None:
@@ -163,6 +177,9 @@ def product_engine(context: PatternContext, name: str, rows: int) -> Engine | st
     outputs, depth = context.parameters[name].shape
     if min(outputs, depth) < _LEAST:
         return f"because {depth} x {outputs} is too small to tile"
+    possible = engines(context.target.features, precision_of(context, name))
+    if not all(engine.holds(depth) for engine in possible):
+        return f"because a sum of {depth} products of codes may not fit in 32 bits"
     engine = engine_for_weight(context, name, outputs, rows)
     if engine == "linalg":
         return "because that was measured to be faster"

@@ -38,7 +38,8 @@ _FEW = 16
 
 # Weights beyond this size are rounded to nearest: a vocabulary's would take minutes.
 _MOST_ROUNDED = 1 << 23
-
+# So are weights of more inputs: what is known of those grows with the square of their number.
+_DEEPEST_ROUNDED = 1 << 13
 
 # Of the multiply-adds, the share that may stay wider: 4 bits may become 8 everywhere.
 _MOST_WIDE = {"int8": 0.2, "int8-weights": 0.2, "int4-weights": 1.0}
@@ -126,7 +127,7 @@ def _plan(source: SourceModel, texts: Sequence[Text] | None, wanted: Decision) -
     )
     entry = make_entry(source, samples.fit[0])
     sites = observe(entry, samples.fit)
-    warnings = doubts(entry, sites, given, own) if texts is not None else ()
+    warnings = doubts(entry, given, own) if texts is not None else ()
     asked = _asked(source, sites)
     sites = [site for site in sites if site not in asked]
     fakes = {site: _fakes(site, wanted, trained=source.has_trained_weights) for site in sites}
@@ -214,7 +215,8 @@ def _fakes(site: Site, wanted: Decision, *, trained: bool) -> list[FakeLinear]:
     if vector is not None:
         weights, rows = [weight / vector for weight in weights], rows * vector
     quantised = wanted.rows_for(rows, weights)
-    if trained and sum(weight.numel() for weight in weights) <= _MOST_ROUNDED:
+    few = sum(weight.numel() for weight in weights) <= _MOST_ROUNDED
+    if trained and few and weights[0].shape[1] <= _DEEPEST_ROUNDED:
         joined = rounded_for(torch.cat(weights), rows, bits)
         weights = list(torch.split(joined, [len(weight) for weight in weights]))
     else:

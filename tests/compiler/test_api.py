@@ -196,9 +196,7 @@ def test_weights_that_are_no_numbers_are_named(
         module.get_parameter(name).view(-1)[-1] = value
     target = Target(name="any", kind="cpu", description="test", precisions=(precision,))
     with pytest.raises(InputError, match=f"^Parameter '{re.escape(name)}' holds NaN or infinity"):
-        compile_model(
-            module, target=target, seq_len=8, precision=precision, output=tmp_path / "b"
-        )
+        compile_model(module, target=target, seq_len=8, precision=precision, output=tmp_path / "b")
 
 
 class Nested(torch.nn.Module):
