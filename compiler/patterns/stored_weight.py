@@ -31,7 +31,7 @@ from ..parameters import Parameter, ParameterTable
 from .base import PatternContext
 from .kernel_calls import KernelCalls
 
-__all__ = ["StoredWeight", "stored_engine", "stored_parameters", "stored_weight"]
+__all__ = ["StoredWeight", "panel_engine", "stored_engine", "stored_parameters", "stored_weight"]
 
 # NumPy's words for what scales are stored as.
 _SCALES = {8: "float32", 4: "int16"}
@@ -69,11 +69,13 @@ class StoredWeight:
 
 
 def stored_engine(context: PatternContext, shape: ProductShape) -> Engine | None:
-    """For few rows the one that reads codes; else one of bf16, or of f32 where there is none."""
+    """For few rows the one that reads codes; else the `panel_engine`."""
+    return rows_engine(context.target.features, shape.rows) or panel_engine(context, shape)
+
+
+def panel_engine(context: PatternContext, shape: ProductShape) -> Engine | None:
+    """The one that multiplies by dequantised panels: of bf16, or of f32 where there is none."""
     features = context.target.features
-    found: Engine | None = rows_engine(features, shape.rows)
-    if found is not None:
-        return found
     lanes = isa_for(features).lanes
     for precision in ("bf16", "f32"):
         engine = chosen_engine(context.choices, features, precision, shape)

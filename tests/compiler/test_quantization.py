@@ -172,7 +172,7 @@ def test_a_joined_weight_is_as_wide_as_the_widest_of_its_parts(tmp_path: Path) -
 
 def test_a_weight_of_very_many_inputs_is_rounded_to_nearest() -> None:
     module = torch.nn.Linear(8200, 16).eval()  # what is known of its inputs would be 270 MB
-    source = from_module(module, [torch.rand(1, 8200)])
+    source = from_module(module, [torch.linspace(0.5, 1, 8200)[None]])
     plan = plan_quantization(source, None, Decision())
     nearest = fake_weight(module.weight.detach())
     torch.testing.assert_close(plan.tensors["rounded(weight)"], nearest, rtol=1e-6, atol=0)
