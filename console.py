@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["milliseconds", "print_json", "print_table", "progress", "say", "warn"]
+__all__ = ["counted", "milliseconds", "print_json", "print_table", "progress", "say", "warn"]
 
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -41,6 +41,16 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     _out.print(table, markup=False)
+
+
+def counted(found: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Counts by module as lines; modules that have the same ones share a line."""
+    alike: dict[str, list[str]] = {}
+    for module, counts in found.items():
+        text = "; ".join(f"{count} x {what}" for what, count in counts.items())
+        if text:
+            alike.setdefault(text, []).append(module)
+    return [f"{', '.join(modules)}: {text}" for text, modules in alike.items()]
 
 
 def milliseconds(value: float | None) -> str:

@@ -53,6 +53,8 @@ class BundleReport:
             console.say(f"{target}: {', '.join(applied) or 'no patterns'}")
             if entry["features"]:
                 console.say(f"  needs {' '.join(entry['features'])}")
+        for line in console.counted(_linalg(model)):
+            console.say(f"no kernels, {line}")
         versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
         console.say(f"made by canao {m['canao']} with {versions}")
 
@@ -64,6 +66,13 @@ class BundleReport:
             str(self.manifest["files"][entry["file"]]["bytes"]),
             str(checked.get("device") or "not verified"),
         )
+
+
+def _linalg(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What no kernel serves, as far as a manifest says so: older ones do not."""
+    found = model.get("linalg")
+    entries = found.items() if isinstance(found, dict) else ()
+    return {key: counts for key, counts in entries if isinstance(counts, dict)}
 
 
 def describe(path: str | os.PathLike[str]) -> BundleReport:

@@ -119,6 +119,10 @@ def compile(
         f"{report.bundle.path}: {report.bytes / 1e6:.1f} MB, {report.seconds:.1f} s, patterns: "
         + ", ".join(f"{name} x{count}" for name, count in report.patterns.items())
     )
+    for line in console.counted(report.kernels):
+        console.say(f"kernels, {line}")
+    for line in console.counted(report.linalg):
+        console.say(f"no kernels, {line}")
     if report.quantization is not None:
         console.say(_quantized(report.quantization))
 

@@ -47,7 +47,8 @@ class CompileReport:
     often each applied, over all modules; ``numerics`` each target's check, or None where no
     device here can run it; ``peak_bytes`` is the largest memory of a compiling process, 0
     where every module came from the cache. ``kernels`` maps ``TARGET/SEQ`` to how many operations
-    each kind of kernel serves; ``fallbacks`` says which ones linalg does instead, and why.
+    each kind of kernel serves; ``linalg`` to how many linalg serves instead, by what they are and
+    why; ``fallbacks`` has a line for each of those.
     ``quantization`` says how 8 bits or fewer were decided: the calibration, the cosine that a
     simulation found, static ranges, and the weights left wider.
     """
@@ -63,6 +64,7 @@ class CompileReport:
     warnings: tuple[str, ...]
     kernels: Mapping[str, Mapping[str, int]]
     fallbacks: tuple[str, ...]
+    linalg: Mapping[str, Mapping[str, int]]
     quantization: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -85,6 +87,7 @@ class CompileReport:
             "warnings": list(self.warnings),
             "kernels": {key: dict(found) for key, found in self.kernels.items()},
             "fallbacks": list(self.fallbacks),
+            "linalg": {key: dict(found) for key, found in self.linalg.items()},
             "quantization": None if self.quantization is None else dict(self.quantization),
         }
 
@@ -229,6 +232,7 @@ def compile_model(
             for module in built.modules
             for line in module.result.fallbacks
         ),
+        linalg={_key(module): module.result.linalg for module in built.modules},
         quantization=built.quantization.report if built.quantization else None,
     )
 

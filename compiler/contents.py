@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
+from typing import Any
 
 from ..runtime_harness.bundle import Manifest, ModuleEntry
 from ..targets import VULKAN_FEATURES
@@ -48,6 +49,7 @@ def bundle_contents(
             "pad_id": source.pad_id,
             "config": dict(source.config),
             **({"recipe": source.recipe.to_json()} if source.recipe else {}),
+            **_linalg(built),
             **({"quantization": dict(built.quantization.report)} if built.quantization else {}),
         },
         precision=options.precision,
@@ -68,6 +70,16 @@ def bundle_contents(
         versions={package: importlib.metadata.version(package) for package in _PACKAGES},
     )
     return manifest, files
+
+
+def _linalg(built: ModelBuild) -> dict[str, Any]:
+    """By TARGET/SEQ, how many operations no kernel serves, by what they are and why."""
+    found = {
+        f"{module.target.name}/{module.seq_len}": dict(module.result.linalg)
+        for module in built.modules
+        if module.result.linalg
+    }
+    return {"linalg": found} if found else {}
 
 
 def _entry(module: BuiltModule, options: CompileOptions) -> ModuleEntry:

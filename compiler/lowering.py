@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,8 +94,9 @@ class LoweringRequest:
 class LoweringResult:
     """``calls``: (dispatch, model layer) of each dispatch that one call executes, in order;
     ``kernels``: how many operations each kind of kernel serves; ``fallbacks``: a line for each
-    operation that a kernel might have served and linalg does; ``unmeasured``:
-    products that were chosen by rule, because nobody measured them.
+    operation that a kernel might have served and linalg does; ``linalg``: how many of them there
+    are, by what they are and why; ``unmeasured``: products that were chosen by rule, because
+    nobody measured them.
     """
 
     calls: tuple[tuple[str, str], ...]
@@ -105,6 +107,7 @@ class LoweringResult:
     notes: tuple[str, ...] = ()
     kernels: Mapping[str, int] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
+    linalg: Mapping[str, int] = field(default_factory=dict)
     unmeasured: tuple[Problem, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -126,6 +129,7 @@ class LoweringResult:
             notes=tuple(values["notes"]),
             kernels=dict(values["kernels"]),
             fallbacks=tuple(values["fallbacks"]),
+            linalg=dict(values["linalg"]),
             unmeasured=tuple(Problem(*one) for one in values["unmeasured"]),
         )
 
@@ -243,6 +247,7 @@ def _lower(
         notes=tuple(context.notes),
         kernels=dict(context.kernels),
         fallbacks=tuple(map(str, context.fallbacks)),
+        linalg=dict(Counter(fallback.summary for fallback in context.fallbacks)),
         unmeasured=tuple(context.unmeasured),
     )
 

@@ -64,7 +64,8 @@ def load_model(model: str | os.PathLike[str], *, head: str | None = None) -> Sou
     ``model`` is a Hub id, a directory, a ``config.json`` alone (random weights from seed 0, for
     latency work) or ``minilm``; a directory may hold a model that canao compressed. ``head`` is
     a key of `HEADS`; None takes the checkpoint's own.
-    Raises `InputError` where the name, the directory or the head is wrong.
+    Raises `InputError` where the name, the directory or the head is wrong, or a weight is NaN or
+    infinite.
     """
     if head is not None and head not in HEADS:
         raise InputError(f"Unknown head {head!r}: choose one of {', '.join(HEADS)}.")
@@ -90,7 +91,11 @@ def from_module(
     *,
     name: str | None = None,
 ) -> SourceModel:
-    """Describe a live module: a Hugging Face one, or any ``nn.Module`` with example inputs."""
+    """Describe a live module: a Hugging Face one, or any ``nn.Module`` with example inputs.
+
+    Raises `InputError` where the inputs do not fit the module, or a weight is NaN or
+    infinite.
+    """
     import torch
 
     label = name or type(module).__name__.lower()
@@ -118,7 +123,7 @@ def from_module(
             raise InputError(f"Example input {arg!r} is a {type(tensor).__name__}, not a tensor.")
     return SourceModel(
         name=label,
-        module=_in_float32(module),
+        module=_finite(_in_float32(module)),
         family=type(module).__name__,
         head="module",
         tokens=False,
@@ -140,6 +145,19 @@ def _in_float32(module: torch.nn.Module) -> torch.nn.Module:
     return copy.deepcopy(module).float().eval()
 
 
+def _finite(module: torch.nn.Module) -> torch.nn.Module:
+    """``module``; `InputError` where a parameter of it holds NaN or infinity, which may show in
+    no output that is looked at: in the row of a word, say."""
+    import torch
+
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
+            raise InputError(
+                f"Parameter {name!r} holds NaN or infinity: check the model's weights."
+            )
+    return module
+
+
 def _describe(
     name: str, module: Any, config: Any, head: str, directory: Path | None, trained: bool
 ) -> SourceModel:
@@ -156,7 +174,7 @@ def _describe(
     pad = getattr(config, "pad_token_id", None)
     return SourceModel(
         name=name,
-        module=module.eval(),
+        module=_finite(module.eval()),
         family=config.model_type,
         head=head,
         tokens=True,

@@ -64,8 +64,8 @@ def evaluate(entry: Entry, samples: tuple[tuple[torch.Tensor, ...], ...]) -> Ref
         for name, array in found.items():
             if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
                 raise InputError(
-                    f"The uncompiled model itself gives NaN or infinity in {name!r}: "
-                    "check its weights before compiling it."
+                    f"The uncompiled model itself gives NaN or infinity in {name!r}, though its "
+                    "parameters are finite: check its buffers and what it computes."
                 )
         inputs.append({n: t.numpy().copy() for n, t in zip(names, sample, strict=True)})
         outputs.append(found)

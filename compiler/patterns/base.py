@@ -43,8 +43,13 @@ class Fallback:
     precision: str = ""
 
     def __str__(self) -> str:
+        return f"{self.layer}: {self.summary}"
+
+    @property
+    def summary(self) -> str:
+        """Without the layer: the same for all that fell back alike."""
         way = f"by linalg in {self.precision}" if self.precision else "by linalg"
-        return f"{self.layer}: {self.what} {way}, {self.reason}"
+        return f"{self.what} {way}, {self.reason}"
 
 
 @dataclass(kw_only=True)
@@ -96,6 +101,12 @@ class PatternContext:
     def fall_back(self, op: Any, what: str, reason: str) -> None:
         """Record that the compiler's general path serves ``op``."""
         self.fallbacks.append(Fallback(layer_of(str(op.location)), what, reason))
+
+    def stays_wide(self, op: Any, what: str, reason: str) -> None:
+        """Record that ``op`` stays in f32, unless it is recorded why no kernel serves it."""
+        layer = layer_of(str(op.location))
+        if not any((known.layer, known.what) == (layer, what) for known in self.fallbacks):
+            self.fall_back(op, what, reason)
 
     def narrowed(self, op: Any, what: str, precision: str) -> None:
         """Record that the general path serves ``op`` in ``precision``, fallen back or not."""

@@ -34,6 +34,7 @@ from .kernel_calls import KernelCalls, rows_and_width
 from .masks import without_queries
 from .planned import Planned, plan_op
 from .torch_ops import TorchBuilder, constant_of, erase_unused, tensor_shape, tensor_type
+from .written_out import attentions
 
 __all__ = ["KernelAttention", "PlannedAttention", "attention_engine"]
 
@@ -48,12 +49,16 @@ class KernelAttention(Pattern):
 
     def run(self, module: ir.Module, context: PatternContext) -> int:
         """Replace every scaled_dot_product_attention that an engine serves."""
+        for op in attentions(module):
+            written = "because the model writes it as products and a softmax"
+            context.fall_back(op, "attention", written)
         engine = attention_engine(context)
-        if engine is None:
-            return 0
         biases: list[tuple[Any, Any]] = []
         applied = 0
         for op in operations(module, "torch.aten.scaled_dot_product_attention"):
+            if engine is None:
+                context.fall_back(op, "attention", "because no kernel does it on this CPU")
+                continue
             shape = _shape(op)
             reason = "its shape or its mask is unusual" if shape is None else serves(engine, shape)
             if shape is None or reason is not None:

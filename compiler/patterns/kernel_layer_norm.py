@@ -26,6 +26,7 @@ from .base import Pattern, PatternContext, Stage, operations
 from .kernel_calls import KernelCalls, rows_and_width
 from .planned import Planned, plan_op
 from .torch_ops import constant_of, integers_of, tensor_shape
+from .written_out import norms
 
 __all__ = ["KernelLayerNorm", "PlannedLayerNorm"]
 
@@ -40,6 +41,8 @@ class KernelLayerNorm(Pattern):
     def run(self, module: ir.Module, context: PatternContext) -> int:
         """Replace every layer norm over the last dimension, with a weight, of f32."""
         applied = 0
+        for op in norms(module):
+            context.fall_back(op, "norm", "because it is written out, or no layer norm")
         for op in operations(module, "torch.aten.layer_norm"):
             if not _fits(op):
                 reason = "because it is not over the last dimension alone, with a weight, of f32"

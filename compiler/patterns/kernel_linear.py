@@ -21,19 +21,29 @@ from typing import Any
 from iree.compiler import ir
 
 from ..kernels.engines.base import Engine
+from ..kernels.engines.registry import engines
 from ..kernels.epilogue import Epilogue
 from ..kernels.forms import Form, form_for, plain
 from ..kernels.isa import Isa, isa_for
 from ..kernels.product import ProductShape, product_kernel
+from ..kernels.weight_rows import WeightRows
 from ..parameters import Parameter
+from ..quantization.precisions import WEIGHT_BITS
 from .activations import activation_of
 from .base import Pattern, PatternContext, Stage, operations
 from .kernel_calls import KernelCalls, only_user, rows_and_width
-from .kernel_sparse import SparseWeight, sparse_weight
+from .kernel_sparse import SparseWeight, sparse_stand_in, sparse_weight
 from .planned import Planned, plan_op
-from .product_weights import engine_for_weight, narrow_weight, product_weights, static_form
-from .stored_weight import StoredWeight
+from .product_weights import (
+    engine_for_weight,
+    narrow_weight,
+    precision_of,
+    product_weights,
+    static_form,
+)
+from .stored_weight import StoredWeight, panel_engine
 from .torch_ops import constant_of, parameter_name, tensor_shape
+from .written_out import activations, weight_products
 
 __all__ = ["KernelLinear", "planned_product", "product_engine"]
 
@@ -61,6 +71,12 @@ class KernelLinear(Pattern):
             context.kernels[f"product {engine.name}"] += 1
             self._replace(context, op, engine)
             applied += 1
+        for op in weight_products(module):
+            context.fall_back(op, "product", "because the model does not write a linear layer")
+        if context.fusion == "auto":
+            for op, function in activations(module):
+                reason = "because no product's kernel takes it in"
+                context.fall_back(op, f"activation {function}", reason)
         return applied
 
     def _replace(self, context: PatternContext, op: Any, engine: Engine) -> None:
@@ -163,7 +179,15 @@ def product_engine(context: PatternContext, name: str, rows: int) -> Engine | st
     outputs, depth = context.parameters[name].shape
     if min(outputs, depth) < _LEAST:
         return f"because {depth} x {outputs} is too small to tile"
+    precision = precision_of(context, name)
+    possible = engines(context.target.features, precision)
+    if not all(engine.holds(depth) for engine in possible):
+        return f"because a sum of {depth} products of codes may not fit in 32 bits"
     engine = engine_for_weight(context, name, outputs, rows)
+    if engine == "linalg" or precision in WEIGHT_BITS:
+        sparse = sparse_stand_in(context, name, ProductShape(rows, depth, outputs))
+        if sparse is not None:
+            return sparse
     if engine == "linalg":
         return "because that was measured to be faster"
     return engine or f"because no kernel does {context.precision} on this CPU"
@@ -182,8 +206,11 @@ def planned_product(
     """The kernel of a product by the weight ``name`` [outputs, depth], dense or by blocks."""
     outputs, depth = context.parameters[name].shape
     shape = ProductShape(rows, depth, outputs)
-    sparse: StoredWeight | SparseWeight | None = narrow_weight(context, engine, name, shape)
-    sparse = sparse or sparse_weight(context, engine, name, shape)
+    dense = panel_engine(context, shape) if isinstance(engine, WeightRows) else engine
+    sparse: StoredWeight | SparseWeight | None = None
+    if dense is not None:
+        sparse = sparse_weight(context, dense, name, shape)
+    sparse = sparse or narrow_weight(context, engine, name, shape)
     weights, smoothing = (
         ((), sparse.smoothing) if sparse else product_weights(context, engine, name)
     )

@@ -61,16 +61,17 @@ class QuantizeLinear(Pattern):
             return 0
         applied = 0
         for op in operations(module, "torch.aten.linear"):
-            if narrow_precision(op, context) != "int8" or _depth(op) > _DEEPEST:
+            if narrow_precision(op, context) != "int8":
+                continue
+            depth = rows_and_width(op.operands[0])[1]
+            if depth > _DEEPEST:
+                reason = f"because a sum of {depth} products of codes may not fit in 32 bits"
+                context.stays_wide(op, "linear layer", reason)
                 continue
             context.narrowed(op, "linear layer", "int8")
             _replace(module, op, context)
             applied += 1
         return applied
-
-
-def _depth(op: Any) -> int:
-    return rows_and_width(op.operands[0])[1]
 
 
 def _replace(module: ir.Module, op: Any, context: PatternContext) -> None:

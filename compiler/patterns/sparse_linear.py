@@ -23,6 +23,7 @@ from iree.compiler import ir
 from ..kernels.sparse_choice import chosen_lanes
 from ..kernels.sparse_gpu import SparseLanes, sparse_gpu_kernel
 from ..parameters import Parameter
+from ..quantization.precisions import WEIGHT_BITS
 from ..sparsity import blocks_stored
 from .base import Pattern, PatternContext, Stage, operations
 from .kernel_calls import KernelCalls, rows_and_width
@@ -74,6 +75,8 @@ def _sparse(op: Any, context: PatternContext) -> _Sparse | None:
     if str(bias.type) != "!torch.none" and tensor_shape(bias)[1] != "f32":
         return None
     precision = narrow_precision(op, context)
+    # Activations are not rounded here, so narrow weights alone are what int8 is.
+    precision = "int8" if precision in WEIGHT_BITS else precision
     engine = SparseLanes(precision)
     if precision not in _DTYPES or not engine.serves(*shape):
         return None

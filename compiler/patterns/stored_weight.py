@@ -31,7 +31,7 @@ from ..parameters import Parameter, ParameterTable
 from .base import PatternContext
 from .kernel_calls import KernelCalls
 
-__all__ = ["StoredWeight", "stored_engine", "stored_parameters", "stored_weight"]
+__all__ = ["StoredWeight", "panel_engine", "stored_engine", "stored_parameters", "stored_weight"]
 
 # NumPy's words for what scales are stored as.
 _SCALES = {8: "float32", 4: "int16"}
@@ -69,16 +69,19 @@ class StoredWeight:
 
 
 def stored_engine(context: PatternContext, precision: str, shape: ProductShape) -> Engine | None:
-    """As measured; else for few rows the one that reads codes, for many one of bf16, or of f32
-    where there is none."""
+    """As measured; else for few rows the one that reads codes, for many the `panel_engine`."""
     features = context.target.features
     measured = chosen_for_codes(context.choices, features, precision, shape)
     lanes = isa_for(features).lanes
     if measured is not None and measured.lanes == lanes and _takes(measured, shape):
         return measured
-    found: Engine | None = rows_engine(features, shape.rows)
-    if found is not None:
-        return found
+    return rows_engine(features, shape.rows) or panel_engine(context, shape)
+
+
+def panel_engine(context: PatternContext, shape: ProductShape) -> Engine | None:
+    """The one that multiplies by dequantised panels: of bf16, or of f32 where there is none."""
+    features = context.target.features
+    lanes = isa_for(features).lanes
     for wider in ("bf16", "f32"):
         engine = chosen_engine(context.choices, features, wider, shape)
         if engine == "linalg":

@@ -106,7 +106,10 @@ def _attention(
     return exact(*read, *others, **options)
 
 
-def _linear(fake: FakeLinear, module: Linear, x: torch.Tensor) -> torch.Tensor:
+def _linear(
+    fake: FakeLinear, module: Linear, *given: torch.Tensor, **named: torch.Tensor
+) -> torch.Tensor:
+    (x,) = (*given, *named.values())
     return fake(x, module.bias)
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from ...errors import InputError
 from ..compression.precisions import asked_precisions, widest
 from ..models import SourceModel
 from ..wrapper import make_entry
@@ -39,7 +38,8 @@ _FEW = 16
 
 # Weights beyond this size are rounded to nearest: a vocabulary's would take minutes.
 _MOST_ROUNDED = 1 << 23
-
+# So are weights of more inputs: what is known of those grows with the square of their number.
+_DEEPEST_ROUNDED = 1 << 13
 
 # Of the multiply-adds, the share that may stay wider: 4 bits may become 8 everywhere.
 _MOST_WIDE = {"int8": 0.2, "int8-weights": 0.2, "int4-weights": 1.0}
@@ -105,8 +105,7 @@ def plan_quantization(
     """How ``source`` becomes what is ``wanted``, calibrated with ``texts`` or, where None, with
     our own.
 
-    Raises `InputError` where a weight is NaN or infinite, or where texts were given and the
-    model has no tokenizer.
+    Raises `InputError` where texts were given and the model has no tokenizer.
     """
     threads = torch.get_num_threads()
     try:
@@ -118,7 +117,6 @@ def plan_quantization(
 
 
 def _plan(source: SourceModel, texts: Sequence[Text] | None, wanted: Decision) -> QuantizationPlan:
-    _check_weights(source.module)
     own = tokenized(source, BUILT_IN) if source.tokens and source.tokenizer_json() else None
     given = tokenized(source, texts) if texts is not None else own
     samples = samples_for(
@@ -129,7 +127,7 @@ def _plan(source: SourceModel, texts: Sequence[Text] | None, wanted: Decision) -
     )
     entry = make_entry(source, samples.fit[0])
     sites = observe(entry, samples.fit)
-    warnings = doubts(entry, sites, given, own) if texts is not None else ()
+    warnings = doubts(entry, given, own) if texts is not None else ()
     asked = _asked(source, sites)
     sites = [site for site in sites if site not in asked]
     fakes = {site: _fakes(site, wanted, trained=source.has_trained_weights) for site in sites}
@@ -207,15 +205,6 @@ def _filling(given: Tokenized | None, own: Tokenized | None) -> Sequence[Inputs]
     return own.inputs
 
 
-def _check_weights(module: torch.nn.Module) -> None:
-    for name, parameter in module.named_parameters():
-        if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
-            raise InputError(
-                f"Parameter {name!r} holds NaN or infinity, which int8 has no code for: "
-                "check the model's weights."
-            )
-
-
 def _fakes(site: Site, wanted: Decision, *, trained: bool) -> list[FakeLinear]:
     """Each linear layer of a site as it will be computed."""
     weights = [matrix_of(linear) for linear in site.linears.values()]
@@ -226,7 +215,8 @@ def _fakes(site: Site, wanted: Decision, *, trained: bool) -> list[FakeLinear]:
     if vector is not None:
         weights, rows = [weight / vector for weight in weights], rows * vector
     quantised = wanted.rows_for(rows, weights)
-    if trained and sum(weight.numel() for weight in weights) <= _MOST_ROUNDED:
+    few = sum(weight.numel() for weight in weights) <= _MOST_ROUNDED
+    if trained and few and weights[0].shape[1] <= _DEEPEST_ROUNDED:
         joined = rounded_for(torch.cat(weights), rows, bits)
         weights = list(torch.split(joined, [len(weight) for weight in weights]))
     else:

@@ -7,6 +7,7 @@ rounded; others, which had no part in that, tell how well it went.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ _MOST_TEXTS = 32
 _LONGEST_DRAWN = 384
 # Longer samples have numbers enough to be like any other, and take long.
 _LONGEST_VERIFIED = 512
+# Letters that stand together; each Han character is a word.
+_WORD = re.compile(r"[\u3400-\u9fff]|[^\W\d_\u3400-\u9fff]+")
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,12 @@ class Samples:
 
 @dataclass(frozen=True)
 class Tokenized:
-    """Texts as inputs, and the share of their tokens that the vocabulary does not know."""
+    """Texts as inputs, the share of their tokens that the vocabulary does not know, and how many
+    tokens a word becomes (0: there are no words)."""
 
     inputs: tuple[Inputs, ...]
     unknown: float
+    pieces: float
 
 
 def samples_for(
@@ -87,7 +92,8 @@ def tokenized(source: SourceModel, texts: Sequence[Text]) -> Tokenized:
     tokenizer.no_padding()
     tokenizer.enable_truncation(_longest(source))
     step = max(1, len(texts) // _MOST_TEXTS)
-    encoded = [tokenizer.encode(one, other) for one, other in texts[::step][:_MOST_TEXTS]]
+    chosen = texts[::step][:_MOST_TEXTS]
+    encoded = [tokenizer.encode(one, other) for one, other in chosen]
     unknown = _unknown_id(tokenizer, json.loads(description))
     words = [
         token
@@ -99,7 +105,21 @@ def tokenized(source: SourceModel, texts: Sequence[Text]) -> Tokenized:
     if not inputs or max(max(one.ids, default=0) for one in encoded) >= (source.vocab_size or 0):
         raise InputError(f"The tokenizer of {source.name} does not go with its vocabulary.")
     strange = sum(word == unknown for word in words)
-    return Tokenized(inputs, strange / max(1, len(words)))
+    firsts = [one for one, _ in chosen]
+    return Tokenized(inputs, strange / max(1, len(words)), _pieces(firsts, encoded))
+
+
+def _pieces(texts: Sequence[str], encoded: Sequence[Any]) -> float:
+    """Tokens for each word of the texts, as far as they were not cut off."""
+    words = pieces = 0
+    for text, one in zip(texts, encoded, strict=True):
+        ends = [
+            span for span, part in zip(one.offsets, one.sequence_ids, strict=True) if part == 0
+        ]
+        for match in _WORD.finditer(text):
+            count = sum(start < match.end() and end > match.start() for start, end in ends)
+            words, pieces = words + bool(count), pieces + count
+    return pieces / max(1, words)
 
 
 def _longest(source: SourceModel) -> int:

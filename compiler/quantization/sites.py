@@ -73,7 +73,7 @@ def observe(entry: Entry, samples: Sequence[Inputs]) -> list[Site]:
                 module.weight.data_ptr(), _Seen(f"{path}.weight".removeprefix("."), module)
             )
             hook = functools.partial(_note, found, order, kept)
-            hooks.append(module.register_forward_pre_hook(hook))
+            hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
     try:
         for sample in samples:
             with torch.no_grad():
@@ -94,10 +94,11 @@ def _note(
     order: list[_Seen],
     kept: list[torch.Tensor],
     module: torch.nn.Module,
-    arguments: tuple[torch.Tensor, ...],
+    given: tuple[torch.Tensor, ...],
+    named: dict[str, torch.Tensor],
 ) -> None:
     del module
-    (x,) = arguments[:1]
+    (x,) = (*given, *named.values())
     kept.append(x)  # so that no other tensor of this run lies at its address
     if found.first is None:
         found.first = (x.data_ptr(), x.numel(), x.shape[-1])

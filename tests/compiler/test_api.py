@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -166,12 +167,36 @@ def test_a_weight_too_large_for_a_buffer_is_named(tmp_path: Path) -> None:
         compile_model(families.build("BERT"), target=small, seq_len=8, output=tmp_path / "b")
 
 
-def test_a_model_that_gives_nan_is_refused_before_compiling(tmp_path: Path) -> None:
+class Endless(torch.nn.Module):
+    """Infinite, with finite weights."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 1 / (x - x)
+
+
+def test_a_model_that_gives_infinity_is_refused_before_compiling(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"NaN or infinity in .*, though its parameters"):
+        compile_model(Endless(), example_inputs=[torch.ones(1, 4)], output=tmp_path / "b")
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16", "int8", "int8-weights"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("embeddings.word_embeddings.weight", float("nan")),  # no sample may read this row
+        ("encoder.layer.1.intermediate.dense.weight", float("nan")),
+        ("encoder.layer.0.output.LayerNorm.bias", float("inf")),
+    ],
+)
+def test_weights_that_are_no_numbers_are_named(
+    precision: str, name: str, value: float, tmp_path: Path
+) -> None:
     module = families.build("BERT")
     with torch.no_grad():
-        module.encoder.layer[0].output.dense.bias[3] = float("nan")
-    with pytest.raises(InputError, match="NaN or infinity"):
-        compile_model(module, seq_len=8, output=tmp_path / "b")
+        module.get_parameter(name).view(-1)[-1] = value
+    target = Target(name="any", kind="cpu", description="test", precisions=(precision,))
+    with pytest.raises(InputError, match=f"^Parameter '{re.escape(name)}' holds NaN or infinity"):
+        compile_model(module, target=target, seq_len=8, precision=precision, output=tmp_path / "b")
 
 
 class Nested(torch.nn.Module):

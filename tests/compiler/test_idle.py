@@ -216,9 +216,10 @@ def test_infinite_constants_of_unread_neurons_add_nothing(tmp_path: Any) -> None
     with torch.no_grad():
         model.down.weight[:, 20:] = 0
         model.up.weight[20:] = 0
-        model.up.bias[40:] = torch.inf
-        model.up.bias[50] = torch.nan
     imported_model, _, inputs = imported(model, [torch.randn(1, 3, 16)])
+    with torch.no_grad():  # a model that has them from the beginning is refused
+        imported_model.parameters["up.bias"][40:] = torch.inf
+        imported_model.parameters["up.bias"][50] = torch.nan
     arrays, _ = lower_and_run(imported_model, inputs, tmp_path)
     with torch.no_grad():
         model.up.bias[20:] = 0

@@ -116,6 +116,15 @@ def test_an_unknown_head_names_the_known_ones(directory: Path) -> None:
     assert all(head in str(raised.value) for head in HEADS)
 
 
+def test_a_saved_weight_that_is_no_number_is_named(tmp_path: Path) -> None:
+    module = families.build("BERT")
+    with torch.no_grad():
+        module.embeddings.word_embeddings.weight[7] = float("nan")
+    module.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"'embeddings\.word_embeddings\.weight' holds NaN"):
+        load_model(tmp_path)
+
+
 def test_a_module_without_examples_is_refused() -> None:
     with pytest.raises(InputError, match="example_inputs"):
         from_module(torch.nn.Linear(2, 2), None)

@@ -107,6 +107,7 @@ RESULTS = st.builds(
     notes=st.lists(WORDS, max_size=2).map(tuple),
     kernels=st.dictionaries(WORDS, st.integers(0, 9), max_size=2),
     fallbacks=st.lists(WORDS, max_size=2).map(tuple),
+    linalg=st.dictionaries(WORDS, st.integers(0, 9), max_size=2),
 )
 
 

@@ -17,7 +17,7 @@ from canao.compiler.kernels.sparse_gpu import SparseLanes
 from ..profiles import compiling
 
 GPUS = ("vulkan-llvmpipe", "vulkan-adreno", "vulkan-mali")
-PRECISIONS = ("f32", "f16", "bf16", "int8")
+PRECISIONS = ("f32", "f16", "bf16", "int8", "int8-weights")
 
 
 class Pruned(torch.nn.Module):

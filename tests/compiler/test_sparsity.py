@@ -24,6 +24,8 @@ from canao.compiler.kernels.sparse_choice import (
 )
 from canao.compiler.kernels.sparse_tiles import SparseTiles
 from canao.compiler.lowering import LoweringRequest
+from canao.compiler.models import from_module
+from canao.compiler.quantization.plan import Decision, plan_quantization
 from canao.compiler.quantization.rounding import rounded_for
 from canao.compiler.sparsity import by_parameter, count_blocks
 
@@ -31,6 +33,7 @@ from ..profiles import compiling
 from .support import imported, lower_and_run, relative_error
 
 _TOLERANCE = {"f32": 1e-5, "bf16": 3e-2, "int8": 5e-2}
+_WEIGHTS = ("first.weight", "second.weight")
 _FEATURES = targets.get("host").features
 PRECISIONS = [p for p in _TOLERANCE if engine_for(_FEATURES, p, 96, 40) is not None]
 
@@ -93,6 +96,49 @@ def test_a_pruned_model_is_the_same(
         # Without any weight the hidden values are constant, and most are cut from both products.
         cut = [d for d in result.derivations if d.kind == "cut"]
         assert bool(sparse or cut) == (density == 0.0)
+
+
+@pytest.mark.skipif("int8-weights" not in targets.get("host").precisions, reason="no kernels here")
+@pytest.mark.parametrize("density", [0.1, 0.8])
+@pytest.mark.parametrize("precision", ["int8-weights", "int4-weights"])
+def test_narrow_weights_leave_blocks_out_where_that_is_smaller(
+    tmp_path: Path, precision: str, density: float
+) -> None:
+    """For one row as for many, so that modules of a bundle share the blocks."""
+    stored = []
+    for rows in (1, 40):
+        module = pruned(128, 160, density, 2).eval()
+        x = torch.randn(1, rows, 128, generator=torch.Generator().manual_seed(rows))
+        source = from_module(module, [x])
+        plan = plan_quantization(source, None, Decision(precision=precision, cosine=0.5))
+        model, entry, inputs = imported(module, [x])
+        found, result = lower_and_run(
+            plan.added_to(model),
+            inputs,
+            tmp_path,
+            precision=precision,
+            **plan.fields(model.parameters),
+        )
+        stored.append({name for name in result.parameters if "rounded(first" in name})
+        word = "kept and multiplied" if density < 0.5 else "stored and multiplied"
+        assert any(note.startswith("rounded(first") and word in note for note in result.notes)
+        module.load_state_dict(
+            {**module.state_dict(), **{n: plan.tensors[f"rounded({n})"] for n in _WEIGHTS}}
+        )
+        assert relative_error(found, entry(*inputs)) < _TOLERANCE["bf16"]
+    assert stored[0] == stored[1]
+    assert any(name.startswith("pack_sparse") for name in stored[0]) == (density < 0.5)
+
+
+def test_blocks_are_left_out_where_linalg_was_faster_densely(tmp_path: Path) -> None:
+    x = torch.randn(1, 40, 128)
+    for density, kernels in ((0.1, 2), (1.0, 1)):
+        model, entry, inputs = imported(pruned(128, 160, density, 3).eval(), [x])
+        choices = {"f32 128x160": "linalg"}
+        found, result = lower_and_run(model, inputs, tmp_path, choices=choices)
+        assert result.patterns["canao.kernel_linear"] == kernels
+        assert len(result.fallbacks) == 2 - kernels
+        assert relative_error(found, entry(*inputs)) < _TOLERANCE["f32"]
 
 
 def test_dense_models_say_nothing() -> None:

@@ -76,6 +76,12 @@ class Engine(ABC):
     signed: ClassVar[bool] = False
     """Whether int8 activations are read as signed."""
 
+    def holds(self, depth: int) -> bool:
+        """Whether a sum of so many products fits in its 32 bits, whatever the codes are."""
+        if self.precision != "int8":
+            return True
+        return depth * (128 if self.signed else 255) * 127 < 2**31
+
     @property
     def panel(self) -> int:
         """Outputs of one panel."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,27 @@ def test_narrow_weights_alone(precision: str) -> None:
     assert not agree(calls_of(architecture), compiled)
     kinds = {one.kind for one in program_of(architecture).dispatches}
     assert "weights" in kinds
+
+
+def test_narrow_weights_with_zeros_are_multiplied_by_blocks() -> None:
+    space = tiny(
+        layers=(1,),
+        hidden=(96,),
+        heads=(6,),
+        ffn=(384,),
+        qkv=MatrixChoices(),
+        output=MatrixChoices(),
+        up=MatrixChoices(precisions=("int8-weights",), densities=(0.1,)),
+        down=MatrixChoices(precisions=("int8-weights",), densities=(0.75,)),
+        seq_lens=(72,),
+        positions=128,
+    )
+    architecture = space.sample(np.random.default_rng(0))
+    (compiled,) = calls_by_compiler(architecture, ("host",))
+    assert not agree(calls_of(architecture), compiled)
+    kinds = Counter(one.kind for one in program_of(architecture).dispatches)
+    assert kinds["sparse"] == 1
+    assert kinds["weights"] == 1
 
 
 def test_the_program_of_a_bundle_is_read_back(tmp_path: Path) -> None:
