@@ -20,6 +20,7 @@ from canao.runtime_harness.bundle import Bundle
 from canao.search.program.compiled import compiled_program
 from canao.search.program.derive import program_of
 from canao.search.space.architecture import HEADS, KINDS, Architecture
+from canao.search.space.choices import MatrixChoices
 from canao.search.space.models import fresh_model, sub_network
 
 from ...profiles import compiling
@@ -134,15 +135,29 @@ def test_the_program_of_what_a_bundle_says_is_its_own(sample_bundle: Path) -> No
         assert compiled_program(bundle, "host", length) == program_of(said)
 
 
-def test_a_target_without_bf16_keeps_f32_instead(sample_bundle: Path) -> None:
+@pytest.mark.parametrize(("target", "precision"), [("arm64", "f32"), ("arm64-i8mm", "bf16")])
+def test_layers_that_are_kept_wider_are_what_the_target_has_of_them(
+    target: str, precision: str, sample_bundle: Path
+) -> None:
+    form = MatrixChoices(precisions=("int8",))
+    space = tiny(layers=(2,), **dict.fromkeys(KINDS, form))
+    one = space.sample(np.random.default_rng(0))
+    model = fresh_model(one)
+    layers = model.bert.encoder.layer
+    parts = [getattr(layers[0].attention.self, part) for part in ("query", "key", "value")]
+    wider = {part.weight.data_ptr(): "bf16" for part in (*parts, layers[1].output.dense)}
     manifest = Bundle.open(sample_bundle).manifest
-    said = manifest.architecture("host", 16)
-    assert said is not None
-    said["layers"][0]["up"]["precision"] = said["rest"] = "bf16"
-    wide = dataclasses.replace(manifest, model={**manifest.model, "architecture": said})
-    assert wide.architecture("arm64-i8mm", 16) == said
-    found = Architecture.from_json(wide.architecture("arm64", 8))
-    assert (found.layers[0].up.precision, found.rest, found.seq_len) == ("f32", "f32", 8)
+    said = told(model, one.recipe(), wider=wider)
+    manifest = dataclasses.replace(manifest, model={**manifest.model, "architecture": said})
+    found = Architecture.from_json(manifest.architecture(target, one.seq_len))
+    assert found.layers[0].qkv.precision == found.layers[1].down.precision == precision
+    assert found.layers[0].down == one.layers[0].down
+    assert found.layers[1].qkv == one.layers[1].qkv
+    assert (found.rest, found.seq_len) == (one.rest, one.seq_len)
+    assert len(program_of(found, target).dispatches) > 0
+
+
+def test_an_older_bundle_says_nothing(sample_bundle: Path) -> None:
+    manifest = Bundle.open(sample_bundle).manifest
     older = {name: item for name, item in manifest.model.items() if name != "architecture"}
     assert dataclasses.replace(manifest, model=older).architecture("host", 16) is None
-    assert np.isfinite(found.costs().flops)
