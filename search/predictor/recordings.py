@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from .records import Record, Setting
 __all__ = [
     "MOST_SLOWER",
     "MOST_SPREAD",
-    "of_setting",
+    "of_settings",
     "of_store",
     "read_recording",
     "select",
@@ -77,13 +77,13 @@ def of_store(
     return found, len(rows) - len(found)
 
 
-def of_setting(path: str | os.PathLike[str], setting: Setting) -> list[Record]:
-    """The records of one setting in a timing store, in the order they were stored; none where
+def of_settings(path: str | os.PathLike[str], settings: Collection[Setting]) -> list[Record]:
+    """The records of some settings in a timing store, in the order they were stored; none where
     there is no store. Raises `InputError` where it is damaged."""
     if not Path(path).exists():
         return []
     records = map(_of_row, TimingStore(path))
-    return [record for record in records if record is not None and record.setting == setting]
+    return [record for record in records if record is not None and record.setting in settings]
 
 
 def select(
@@ -197,7 +197,8 @@ def _of_row(row: StoredTiming) -> Record | None:
         ),
         architecture=architecture,
         relative=measured.relative,
-        relative_interval=measured.relative_interval,
+        # An emulator has too few rounds for one that tells.
+        relative_interval=None if measured.emulated else measured.relative_interval,
         median_ms=measured.median_ms,
         dispatches=tuple(timed),
         stable=measured.stable,

@@ -17,7 +17,7 @@ from typing import Any
 
 from ...errors import InputError
 from ..predictor.predictor import LatencyPredictor
-from ..predictor.recordings import of_setting
+from ..predictor.recordings import of_settings
 from ..predictor.records import Record
 from .calibration import Calibration, holds
 from .folder import StudyFolder
@@ -35,16 +35,17 @@ def relearned(known: Calibration, records: Sequence[Record]) -> LatencyPredictor
     A predictor that learned from the calibration alone learns from all. One of many measurements
     elsewhere stays as it is while it holds, and is adapted once it does not.
     """
-    old = known.predictor
+    old, setting = known.predictor, known.predictor.setting
     own = {record.architecture for record in known.records}
     stored = {record.architecture for record in records}
     if stored <= own:
         return None
     every = [*(one for one in known.records if one.architecture not in stored), *records]
+    # Devices of a pool are of one kind: what one tells holds for all.
+    every = [dataclasses.replace(one, setting=setting) for one in every]
     made_here = {*old.trained_on} <= {one.digest for one in own}
     if not made_here and holds(old, every):
         return None
-    setting = old.setting
     marks: dict[str, Any] = {"emulated": setting.emulated, "protocol": setting.protocol}
     try:
         if made_here and old.adapted_from is None:
@@ -66,7 +67,7 @@ def revised(
     Only the rows of those measurements count, so that a study which goes on after a kill, when its
     store may hold more, decides as it would have."""
     counts = {one.latency_ms for one in measured} | {one.median_ms for one in known.records}
-    rows = of_setting(folder.timings, known.predictor.setting)
+    rows = _stored(folder, known)
     predictor = relearned(known, [row for row in rows if row.median_ms in counts])
     if predictor is None or not waiting:
         return None
@@ -77,8 +78,13 @@ def revised(
 
 def keep_predictor(folder: StudyFolder, known: Calibration) -> None:
     """Keep what the study taught, for searches to come."""
-    predictor = relearned(known, of_setting(folder.timings, known.predictor.setting))
+    predictor = relearned(known, _stored(folder, known))
     (predictor or known.predictor).save(folder.path / "predictor.json")
+
+
+def _stored(folder: StudyFolder, known: Calibration) -> list[Record]:
+    """What the store has of the devices that were calibrated."""
+    return of_settings(folder.timings, {record.setting for record in known.records})
 
 
 def _seen(folder: StudyFolder, trial: Trial, found: Finding) -> Trial:

@@ -14,7 +14,7 @@ from canao.runtime_harness.measurement import Measurement
 from canao.runtime_harness.timing_store import TimingStore
 from canao.search.controllers import Outcome
 from canao.search.predictor.predictor import LatencyPredictor
-from canao.search.predictor.recordings import of_setting
+from canao.search.predictor.recordings import of_settings
 from canao.search.predictor.records import Record
 from canao.search.study.calibration import Calibration
 from canao.search.study.folder import StudyFolder
@@ -142,8 +142,8 @@ def test_those_who_wait_are_predicted_anew(elsewhere: LatencyPredictor, tmp_path
     emulated = dataclasses.replace(SETTING, emulated=True)
     keep(store, [dataclasses.replace(one, setting=emulated) for one in slow[3:12]])
     assert revised(folder, calibration, waiting(slow[12:]), seen) == found
-    assert len(of_setting(store.path, SETTING)) == 15
-    assert len(of_setting(store.path, emulated)) == 9
+    assert len(of_settings(store.path, [SETTING])) == 15
+    assert len(of_settings(store.path, [emulated])) == 9
 
 
 def test_what_was_taught_is_kept(elsewhere: LatencyPredictor, tmp_path: Path) -> None:
