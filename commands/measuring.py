@@ -75,8 +75,7 @@ def measure(
     if timings is not None:
         for path, one in ((bundle, found), (other, compared.other if compared else None)):
             if path is not None and one is not None:
-                manifest = open_bundle(path).manifest
-                timings.add(one, architecture=manifest.model, recipe=manifest.recipe)
+                timings.add_of(open_bundle(path), one)
     return BenchReport(
         bundle=bundle, measurement=found, other=other, compared=compared, store=store
     )

@@ -201,7 +201,7 @@ def compile_model(
     with cache.keeps():
         built = build_modules(source, options, tell)
         with tempfile.TemporaryDirectory(prefix="canao-bundle-", dir=cache_dir()) as folder:
-            manifest, files = bundle_contents(source, options, built, Path(folder))
+            manifest, files = bundle_contents(source, options, built, Path(folder), made_by=known)
             staged = write_bundle(Path(folder) / "staged", manifest, files)
             numerics, warnings = verify_targets(staged, options.targets, tell)
             if require_verified and warnings:

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,8 @@ class BuiltModule:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelBuild:
-    """Everything a bundle is written from."""
+    """Everything a bundle is written from; ``wider``: by address of a weight, its precision, where
+    that is not the bundle's."""
 
     modules: tuple[BuiltModule, ...]
     references: Mapping[int, Reference]
@@ -65,6 +66,7 @@ class ModelBuild:
     outputs: tuple[TensorSpec, ...]
     notes: tuple[str, ...] = ()
     quantization: QuantizationPlan | None = None
+    wider: Mapping[int, str] = field(default_factory=dict)
 
 
 def build_modules(source: SourceModel, options: CompileOptions, progress: Progress) -> ModelBuild:
@@ -151,6 +153,7 @@ def _build(
         outputs=specs[1],
         notes=tuple(notes),
         quantization=plan if plan and plan.report else None,
+        wider=plan.wider if plan else {},
     )
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from ..runtime_harness.bundle import Manifest, ModuleEntry
 from ..targets import VULKAN_FEATURES
 from .build import BuiltModule, ModelBuild
+from .compression.description import describe
+from .compression.recipe import Recipe
 from .models import SourceModel
 from .options import CompileOptions
 from .weights import write_weights
@@ -19,9 +21,15 @@ _PACKAGES = ("iree-base-compiler", "torch-mlir", "torch", "transformers")
 
 
 def bundle_contents(
-    source: SourceModel, options: CompileOptions, built: ModelBuild, folder: Path
+    source: SourceModel,
+    options: CompileOptions,
+    built: ModelBuild,
+    folder: Path,
+    *,
+    made_by: Recipe | None = None,
 ) -> tuple[Manifest, dict[str, bytes | Path]]:
-    """The manifest and the files of the bundle; large ones as files in ``folder``."""
+    """The manifest and the files of the bundle; large ones as files in ``folder``. ``made_by``:
+    the recipe that the model has its sizes of."""
     from safetensors.numpy import save
 
     weights = folder / "weights.safetensors"
@@ -39,6 +47,7 @@ def bundle_contents(
     tokenizer = source.tokenizer_json()
     if tokenizer is not None:
         files["tokenizer.json"] = tokenizer
+    architecture = _architecture(source, options, built, made_by)
     manifest = Manifest(
         canao=importlib.metadata.version("canao"),
         model={
@@ -48,6 +57,7 @@ def bundle_contents(
             "trained": source.has_trained_weights,
             "pad_id": source.pad_id,
             "config": dict(source.config),
+            **({"architecture": architecture} if architecture else {}),
             **({"recipe": source.recipe.to_json()} if source.recipe else {}),
             **_linalg(built),
             **({"quantization": dict(built.quantization.report)} if built.quantization else {}),
@@ -80,6 +90,23 @@ def _linalg(built: ModelBuild) -> dict[str, Any]:
         if module.result.linalg
     }
     return {"linalg": found} if found else {}
+
+
+def _architecture(
+    source: SourceModel, options: CompileOptions, built: ModelBuild, made_by: Recipe | None
+) -> dict[str, Any] | None:
+    """What an `Architecture` says of the model; none where it was compiled in another way than
+    architectures are."""
+    if options.fusion != "auto" or options.drop_patterns or options.activations != "dynamic":
+        return None
+    return describe(
+        source.module,
+        seq_len=max(options.seq_lens),
+        precision=options.precision,
+        precisions=source.recipe,
+        sizes=made_by,
+        wider=built.wider,
+    )
 
 
 def _entry(module: BuiltModule, options: CompileOptions) -> ModuleEntry:

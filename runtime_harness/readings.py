@@ -11,6 +11,7 @@ from typing import Any
 __all__ = ["Reading", "cool_down", "take_reading"]
 
 _CPUS = Path("/sys/devices/system/cpu")
+_CPUINFO = Path("/proc/cpuinfo")
 _THERMAL = Path("/sys/class/thermal")
 # Degrees below the point at which the kernel begins to slow the machine.
 _MARGIN = 5.0
@@ -47,12 +48,11 @@ class Reading:
 
 def take_reading(when: str, cores: Sequence[int], *, waited: float = 0.0) -> Reading:
     """Read clocks and sensors now; ``when`` names the moment."""
-    clocks = (_number(_CPUS / f"cpu{core}/cpufreq/scaling_cur_freq") for core in cores)
     zones = sorted(_THERMAL.glob("thermal_zone*"))
     degrees = [value / 1000 for zone in zones if (value := _number(zone / "temp")) is not None]
     return Reading(
         when=when,
-        mhz=tuple(round(clock / 1000) for clock in clocks if clock is not None),
+        mhz=_clocks(cores),
         celsius=max(degrees, default=None),
         hot=_hot(zones),
         waited=waited,
@@ -73,6 +73,24 @@ def cool_down(
         sleep(_PAUSE)
         reading = take_reading(when, cores, waited=clock() - started)
     return reading
+
+
+def _clocks(cores: Sequence[int]) -> tuple[int, ...]:
+    """MHz of each core by the kernel's governor; where there is none, as in many virtual machines,
+    by what the processors say."""
+    found = [_number(_CPUS / f"cpu{core}/cpufreq/scaling_cur_freq") for core in cores]
+    known = tuple(round(clock / 1000) for clock in found if clock is not None)
+    if known or not cores:
+        return known
+    told: dict[int, int] = {}
+    core = -1
+    for line in (_text(_CPUINFO) or "").splitlines():
+        name, _, value = map(str.strip, line.partition(":"))
+        if name == "processor" and value.isdigit():
+            core = int(value)
+        elif name == "cpu MHz" and (clock := _as_number(value)) is not None:
+            told[core] = round(clock)
+    return tuple(told[core] for core in cores if core in told)
 
 
 def _hot(zones: Sequence[Path]) -> str:
@@ -109,7 +127,11 @@ def _text(path: Path) -> str | None:
 
 def _number(path: Path) -> float | None:
     text = _text(path)
+    return None if text is None else _as_number(text)
+
+
+def _as_number(text: str) -> float | None:
     try:
-        return None if text is None else float(text)
+        return float(text)
     except ValueError:
         return None

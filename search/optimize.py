@@ -22,6 +22,7 @@ from ..compiler.models import load_model
 from ..errors import DoesNotFitError, InputError, MissingDeviceError
 from ..runtime_harness.bundle.atomic import os_errors, replace_file
 from ..runtime_harness.devices import get
+from ..runtime_harness.timing_store import TimingStore
 from ..targets import Target
 from ..targets import get as get_target
 from .compress_inputs import read_data, read_options
@@ -138,6 +139,7 @@ def optimize(
         "predictor": None if predictor is None else os.fspath(predictor),
     }
     folder = StudyFolder.begin(output, plan, trials=trials, storage=storage, asked=asked)
+    TimingStore(folder.timings).check()
     number = _FINALS - trials
     with opened(folder) as ledger:
         if number in ledger.finished():
@@ -259,7 +261,8 @@ def _calibrated(
     here = identities(plan.devices, plan.target, threads=plan.threads)
 
     def make() -> dict[str, Any]:
-        measure = partial(measure_record, target=plan.target, threads=plan.threads)
+        store = TimingStore(folder.timings)
+        measure = partial(measure_record, target=plan.target, threads=plan.threads, store=store)
         pool = DevicePool[Any](plan.devices, available=lambda name: get(name).info().available)
         return calibrate(
             plan.space,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,13 +31,6 @@ _MOST_FOREIGN = 0.1
 """Of the cores' time, what other processes may use: beside more, latencies do not repeat."""
 # Drawn weights are not worth keeping layers wider for; bf16 has its own bound.
 _COSINE = 0.9
-_KINDS = {
-    "attention.self": "qkv",
-    "attention.output.dense": "output",
-    "intermediate.dense": "up",
-    "output.dense": "down",
-}
-_LAYER = re.compile(r"encoder\.layer\.(\d+)\.(.+)$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +71,8 @@ def compile_one(drawn: Architecture, work: Path) -> Compiled | str:
             continue
         except CanaoError as error:
             return str(error)
-        made = _as_compiled(drawn, report)
+        described = report.bundle.manifest.architecture("host", drawn.seq_len)
+        made = Architecture.from_json(described)
         facts = work / f"{drawn.digest}.json"
         temporary = facts.with_suffix(".new")
         temporary.write_text(json.dumps(made.to_json()), encoding="utf-8")
@@ -107,20 +99,6 @@ def _compiled(drawn: Architecture, seed: int, bundle: Path) -> CompileReport:
         isolated=False,
         cosine=_COSINE if int8 else None,
     )
-
-
-def _as_compiled(drawn: Architecture, report: CompileReport) -> Architecture:
-    """``drawn``, with bf16 for what the compiler kept wider."""
-    layers = list(drawn.layers)
-    for name in (report.quantization or {}).get("wider", ()):
-        match = _LAYER.search(name)
-        if match is None:
-            continue
-        number = int(match[1])
-        kind = next(kind for path, kind in _KINDS.items() if match[2].startswith(path))
-        form = dataclasses.replace(layers[number].form(kind), precision="bf16")
-        layers[number] = dataclasses.replace(layers[number], **{kind: form})
-    return dataclasses.replace(drawn, layers=tuple(layers))
 
 
 def measure_group(

@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import BundleError
+from ...errors import BundleError, InputError
 from ...targets import PRECISIONS
+from ...targets import get as get_target
 from .consistency import check_consistent
 from .fields import Fields, check_plain, dump_json, parse_json
 from .module_entry import ModuleEntry
@@ -28,7 +29,8 @@ class Manifest:
     """What a bundle's ``manifest.json`` says.
 
     ``schema`` is the layout's version and ``canao`` that of the writer. ``model`` describes the
-    model (name, family, head, configuration), ``precision`` and ``fusion`` how it was compiled,
+    model (name, family, head, configuration, and its ``architecture`` in the search's words, if it
+    has one), ``precision`` and ``fusion`` how it was compiled,
     ``recipe`` how it was compressed, and ``versions`` with what. A module takes ``inputs`` in
     this order and returns ``outputs`` in this order. ``tokenizer`` tells of ``tokenizer.json``.
     ``tolerance`` is ``{"max_abs_rel": x}`` (largest absolute error over the largest absolute
@@ -63,6 +65,16 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """Return the canonical bytes of ``manifest.json``."""
         return dump_json(self.to_json())
+
+    def architecture(self, target: str, seq_len: int) -> dict[str, Any] | None:
+        """What the model is on a target at a length, as JSON values of the search's
+        `Architecture`; None where the writer could not say it, as older ones never did."""
+        found = self.model.get("architecture")
+        if not isinstance(found, dict):
+            return None
+        told = {**found, "seq_len": seq_len}
+        # What is kept wider is in bf16, or, without instructions for it, in f32.
+        return told if _has_bf16(target) else _without_bf16(told)
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> Manifest:
@@ -100,6 +112,21 @@ class Manifest:
         taken.done()
         check_consistent(manifest)
         return manifest
+
+
+def _has_bf16(target: str) -> bool:
+    try:
+        return "bf16" in get_target(target).precisions
+    except InputError:  # of a package that is not here
+        return True
+
+
+def _without_bf16(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_bf16(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_bf16(item) for item in value]
+    return "f32" if value == "bf16" else value
 
 
 def _tolerance(taken: Fields) -> dict[str, float]:

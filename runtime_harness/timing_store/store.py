@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
 from ..measurement import Measurement
@@ -16,6 +16,9 @@ from ..protocol import PROTOCOL
 from .database import connect, faults_told
 from .jsonl import read_lines, write_lines
 from .row import StoredTiming, object_or_none
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
 
 __all__ = ["TimingStore"]
 
@@ -74,6 +77,18 @@ class TimingStore:
         )
         self._insert([row])
         return row
+
+    def add_of(self, bundle: Bundle, measurement: Measurement) -> StoredTiming:
+        """Store a measurement of a bundle: with the architecture that its manifest says, at the
+        measured length, and the recipe. Where it says none, its description of the model stands in
+        the place, which no predictor learns from."""
+        manifest = bundle.manifest
+        return self.add(
+            measurement,
+            architecture=manifest.architecture(measurement.target, measurement.seq_len)
+            or manifest.model,
+            recipe=manifest.recipe or manifest.model.get("recipe"),
+        )
 
     def query(
         self,

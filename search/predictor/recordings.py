@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,15 @@ from ...runtime_harness.timing_store.jsonl import read_lines
 from ..space.architecture import Architecture
 from .records import Record, Setting
 
-__all__ = ["MOST_SLOWER", "MOST_SPREAD", "of_store", "read_recording", "select", "shipped"]
+__all__ = [
+    "MOST_SLOWER",
+    "MOST_SPREAD",
+    "of_settings",
+    "of_store",
+    "read_recording",
+    "select",
+    "shipped",
+]
 
 MOST_SPREAD = 0.1
 """How wide, on either side, the interval of a measurement may be that counts."""
@@ -63,9 +71,19 @@ def of_store(
     if not found:
         raise InputError(
             f"None of the {len(rows)} timings in {path} says the whole architecture of its model "
-            "and its time relative to the reference: measure with what 'canao search' writes."
+            "and its time relative to the reference: measure bundles of BERT that this canao "
+            "compiled, which say it."
         )
     return found, len(rows) - len(found)
+
+
+def of_settings(path: str | os.PathLike[str], settings: Collection[Setting]) -> list[Record]:
+    """The records of some settings in a timing store, in the order they were stored; none where
+    there is no store. Raises `InputError` where it is damaged."""
+    if not Path(path).exists():
+        return []
+    records = map(_of_row, TimingStore(path))
+    return [record for record in records if record is not None and record.setting in settings]
 
 
 def select(
@@ -179,7 +197,8 @@ def _of_row(row: StoredTiming) -> Record | None:
         ),
         architecture=architecture,
         relative=measured.relative,
-        relative_interval=measured.relative_interval,
+        # An emulator has too few rounds for one that tells.
+        relative_interval=None if measured.emulated else measured.relative_interval,
         median_ms=measured.median_ms,
         dispatches=tuple(timed),
         stable=measured.stable,

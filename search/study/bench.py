@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...compiler.api import compile_model
 from ...compiler.models import load_model
-from ...errors import NumericsError, UnsupportedError
+from ...errors import InputError, NumericsError, UnsupportedError
 from ...runtime_harness.bench import bench
 from ...runtime_harness.bundle import Bundle
 from ...runtime_harness.measurement import Measurement
+from ...runtime_harness.timing_store import TimingStore
 from ..compress import compress
 from ..predictor.recordings import MOST_SPREAD
 from ..predictor.records import Record, Setting
@@ -20,6 +22,7 @@ from ..space.models import sub_network
 from ..training.options import TrainingOptions
 from .finalist import Trained
 from .measured import Measured
+from .workbench import INHERITED
 
 if TYPE_CHECKING:
     from ..accuracy.estimator import AccuracyEstimator
@@ -37,7 +40,7 @@ class Bench:
 
     ``teacher``: the fine-tuned model's directory; ``estimator``: judges by the weights that its
     sub-networks share; ``data``, ``dev``, ``split`` and ``metric`` as
-    for `compress`.
+    for `compress`; ``store``: where all measurements are kept.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Bench:
         options: TrainingOptions,
         target: str,
         threads: int,
+        store: TimingStore,
         tell: Callable[[str], None],
     ) -> None:
         self._teacher = teacher
@@ -60,6 +64,7 @@ class Bench:
         self._options = options
         self._target = target
         self._threads = threads
+        self._store = store
         self._tell = tell
         self._module: Any = None
 
@@ -72,7 +77,7 @@ class Bench:
         model = sub_network(teacher, architecture, tokens=tokens)
         recipe = architecture.recipe()
         narrow = any(rule.precision.startswith("int") for rule in recipe.precision)
-        bundle = folder / "inherited.canao"
+        bundle = folder / INHERITED
         bundle.unlink(missing_ok=True)
         compile_model(
             model,
@@ -141,7 +146,7 @@ class Bench:
         stands, and says so. Raises `NumericsError` where the numbers are wrong."""
         found: list[Measured] = []
         for _ in range(_TRIES):
-            one = _measure(bundle, device, self._target, self._threads)
+            one = _measure(bundle, device, self._target, self._threads, self._store)
             found.append(Measured.of(one))
             if one.stable:
                 return found[-1]
@@ -154,9 +159,15 @@ class Bench:
 
 
 def measure_record(
-    bundle: Path, device: str, architecture: Architecture, *, target: str, threads: int
+    bundle: Path,
+    device: str,
+    architecture: Architecture,
+    *,
+    target: str,
+    threads: int,
+    store: TimingStore,
 ) -> tuple[Record, int | None]:
-    """A measurement as predictors learn from it, and the peak of memory.
+    """A measurement as predictors learn from it, and the peak of memory; kept in ``store``.
 
     One too disturbed to learn from is taken again; the least disturbed stands. An emulator has too
     few rounds for an interval that tells. Raises `UnsupportedError` where the reference workload
@@ -164,16 +175,21 @@ def measure_record(
     """
     tried: list[tuple[Record, int | None]] = []
     for _ in range(_TRIES):
-        tried.append(_recorded(bundle, device, architecture, target, threads))
+        tried.append(_recorded(bundle, device, architecture, target, threads, store))
         if tried[-1][0].spread <= MOST_SPREAD:
             break
     return min(tried, key=lambda one: one[0].spread)
 
 
 def _recorded(
-    bundle: Path, device: str, architecture: Architecture, target: str, threads: int
+    bundle: Path,
+    device: str,
+    architecture: Architecture,
+    target: str,
+    threads: int,
+    store: TimingStore,
 ) -> tuple[Record, int | None]:
-    found = _measure(bundle, device, target, threads)
+    found = _measure(bundle, device, target, threads, store)
     if found.relative is None:
         raise UnsupportedError(
             f"The reference workload does not run on {device}, so latencies there cannot be "
@@ -202,8 +218,16 @@ def _recorded(
     return record, found.peak_bytes
 
 
-def _measure(bundle: Path, device: str, target: str, threads: int) -> Measurement:
-    found = bench(bundle, device, target=target, threads=threads, timeout=_TIMEOUT)
+def _measure(
+    bundle: Path, device: str, target: str, threads: int, store: TimingStore
+) -> Measurement:
+    opened = Bundle.open(bundle)
+    found = bench(
+        opened, device, target=target, threads=threads, dispatches=True, timeout=_TIMEOUT
+    )
     if found.numerics_ok is False:
         raise NumericsError(f"On {device} its numbers differ from PyTorch's.")
+    # The measurement counts without its row; a full disk is told where the study is written.
+    with contextlib.suppress(InputError):
+        store.add_of(opened, found)
     return found

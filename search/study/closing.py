@@ -6,17 +6,20 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 from ...errors import CanaoError
 from ...runtime_harness.bundle.atomic import replace_file
 from ...runtime_harness.devices import get
+from ...runtime_harness.timing_store import TimingStore
 from ..evaluation import evaluate
 from .bench import Bench
 from .finals import hold_finals
 from .folder import StudyFolder
 from .identity import identities, strangers
 from .judging import calibration_of, judge_of
+from .learning import keep_predictor, revised
 from .measured import Measured
 from .pool import DevicePool
 from .result import TEACHER, StudyResult, result_of
@@ -48,14 +51,24 @@ def hold(
         options=plan.options,
         target=plan.target,
         threads=plan.threads,
+        store=TimingStore(folder.timings),
         tell=tell,
     )
     pool = DevicePool[Measured](plan.devices, available=lambda name: get(name).info().available)
     here = _devices(folder)
     teacher = _teacher(folder, str(estimator.teacher), bench, pool, here, tell)
+    known = calibration_of(folder)
     finals = hold_finals(
-        folder, trials, bench, pool, teacher=teacher["metric"], here=here, tell=tell
+        folder,
+        trials,
+        bench,
+        pool,
+        teacher=teacher["metric"],
+        here=here,
+        tell=tell,
+        revise=partial(revised, folder, known),
     )
+    keep_predictor(folder, known)
     return result_of(
         trials,
         finals,

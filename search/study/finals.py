@@ -25,9 +25,12 @@ from .pool import DevicePool
 from .screening import screen
 from .specification import Specification
 from .trial import Trial
-from .workbench import Workbench, job, tried
+from .workbench import INHERITED, Workbench, job, tried
 
 __all__ = ["Finals", "hold_finals"]
+
+Revise = Callable[[Sequence[Trial], Sequence[Measured]], Sequence[Trial] | None]
+"""Predicts trials anew after what was measured; None where nothing was learned."""
 
 _SCREENED = 4
 _MOST_TRAINED = 3
@@ -60,9 +63,11 @@ def hold_finals(
     teacher: float,
     here: Mapping[str, str],
     tell: Callable[[str], None],
+    revise: Revise = lambda waiting, measured: None,
 ) -> Finals:
     """See the module's docstring. ``teacher``: its metric on the development split; ``here``: the
-    fingerprint of each device of the study, by name: what others measured does not count.
+    fingerprint of each device of the study, by name: what others measured does not count;
+    ``revise``: those who wait, as they are seen after what was measured.
 
     What is done is kept in the study's directory, and not done again. Raises `DeviceError` where
     all devices are lost.
@@ -70,8 +75,9 @@ def hold_finals(
     plan = folder.plan
     order = candidates(trials, plan.specification)
     entrants: list[Finalist] = []
+    drift = 1.0
     while order and not _enough(entrants, plan.finalists):
-        batch, order = _next(order, entrants, plan.specification, _SCREENED * plan.finalists)
+        batch, order = _next(order, drift, plan.specification, _SCREENED * plan.finalists)
         if not batch:
             break
         wanted = plan.finalists - sum(one.passed for one in entrants)
@@ -82,6 +88,10 @@ def hold_finals(
                 break
             place = entrants.index(one)
             entrants[place] = _finish(folder, one, bench, pool, teacher, here, tell)
+        again = revise(order, _measurements(entrants))
+        drift = 1.0 if again else _drift(entrants)
+        if again:
+            order = candidates({trial.number: trial for trial in again}, plan.specification)
     return Finals(finalists=tuple(entrants), drift=_drift(entrants))
 
 
@@ -92,10 +102,10 @@ def _enough(entrants: Sequence[Finalist], wanted: int) -> bool:
 
 
 def _next(
-    order: list[Trial], known: Sequence[Finalist], specification: Specification, count: int
+    order: list[Trial], drift: float, specification: Specification, count: int
 ) -> tuple[list[Trial], list[Trial]]:
     """The next ones to compile, and who is left: predictions are scaled by what was measured."""
-    drift, limit = _drift(known), specification.latency_ms
+    limit = specification.latency_ms
     likely = [
         trial
         for trial in order
@@ -111,6 +121,11 @@ def _drift(known: Sequence[Finalist]) -> float:
         one.last.latency_ms / one.predicted_ms for one in known if one.last and one.predicted_ms
     ]
     return statistics.median(ratios) if ratios else 1.0
+
+
+def _measurements(entrants: Sequence[Finalist]) -> list[Measured]:
+    found = [(*one.measured, *([one.screened] if one.screened else [])) for one in entrants]
+    return [measured for each in found for measured in each]
 
 
 def _by_promise(finalists: Sequence[Finalist]) -> list[Finalist]:
@@ -135,7 +150,7 @@ def _finish(
         tell(f"training trial {one.trial}")
         one = tried(one, lambda: one.replace(trained=bench.train(one.architecture, place)))
         one.save(place)
-    if not one.refused and not one.measured:
+    if not one.refused and not _is_compiled(one):
         tell(f"compiling trial {one.trial}")
         one = tried(one, lambda: _compiled(one, bench, place)).save(place)
     if not one.refused and not one.measured:
@@ -155,6 +170,11 @@ def _finish(
         )
         one = one.replace(refused=tuple(reasons))
     return one.save(place)
+
+
+def _is_compiled(one: Finalist) -> bool:
+    """Whether its bundle is of the trained model."""
+    return one.bundle is not None and Path(one.bundle).name != INHERITED
 
 
 def _compiled(one: Finalist, bench: Workbench, place: Path) -> Finalist:

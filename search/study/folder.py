@@ -6,6 +6,8 @@ trials.log.end  how many lines that has
 controller.json what the controller has learnt
 workers/        locks of the processes at work
 finalists/      one directory for each model that was compiled, measured, trained
+timings.db      every measurement, with the architecture that was measured
+predictor.json  the predictor, which has learned from them
 result.json     what came out
 best.canao      the chosen model, compiled
 """
@@ -78,6 +80,11 @@ class StudyFolder:
     def calibration(self) -> Path:
         """What is known of the device."""
         return self.path / "calibration.json"
+
+    @property
+    def timings(self) -> Path:
+        """Every measurement of this machine."""
+        return self.path / "timings.db"
 
     @property
     def result(self) -> Path:

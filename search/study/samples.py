@@ -7,11 +7,9 @@ another device, or after a change of the compiler, it is measured again.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ...compiler.cache import compiler_digest
 from ...errors import CanaoError, InputError, NumericsError
@@ -26,13 +24,6 @@ __all__ = ["Measure", "Sample", "Samples"]
 _SEEDS = 3
 # Of drawn weights only the speed counts.
 _COSINE = 0.9
-_KINDS = {
-    "attention.self": "qkv",
-    "attention.output.dense": "output",
-    "intermediate.dense": "up",
-    "output.dense": "down",
-}
-_LAYER = re.compile(r"encoder\.layer\.(\d+)\.(.+)$")
 
 Sample = tuple[Record, int | None]
 """A measurement, and the peak of memory in bytes, None where the device cannot tell."""
@@ -84,7 +75,7 @@ class Samples:
 
 
 def _compiled(architecture: Architecture, folder: Path, target: str) -> tuple[Path, Architecture]:
-    """A bundle with drawn weights, and the architecture in it: layers may be kept wider."""
+    """A bundle with drawn weights, and the architecture in it."""
     from ...compiler.api import compile_model
     from ..space.models import fresh_model
 
@@ -107,23 +98,7 @@ def _compiled(architecture: Architecture, folder: Path, target: str) -> tuple[Pa
             if seed == _SEEDS - 1:
                 raise
             continue  # of other weights the outputs may not nearly cancel
-        wider = (report.quantization or {}).get("wider", ())
-        return bundle, _widened(architecture, wider, target)
+        # Layers may be kept wider.
+        described = report.bundle.manifest.architecture(target, architecture.seq_len)
+        return bundle, Architecture.from_json(described)
     raise AssertionError("unreachable")
-
-
-def _widened(architecture: Architecture, wider: Sequence[str], target: str) -> Architecture:
-    """With the layers of the names ``wider`` as the compiler keeps them: bf16, or, where the
-    target has no instructions for it, products of f32."""
-    precision = "bf16" if "bf16" in get_target(target).precisions else "f32"
-    layers = list(architecture.layers)
-    for name in wider:
-        match = _LAYER.search(name)
-        kind = next((k for path, k in _KINDS.items() if match and match[2].startswith(path)), None)
-        if match is None or kind is None:
-            continue
-        number = int(match[1])
-        form = replace(layers[number].form(kind), precision=precision)
-        changed: dict[str, Any] = {kind: form}
-        layers[number] = replace(layers[number], **changed)
-    return replace(architecture, layers=tuple(layers))

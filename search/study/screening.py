@@ -38,22 +38,22 @@ def screen(
     for number, trial in enumerate(batch, 1):
         place = folder.finalist(trial.architecture.digest)
         one = _on_these(Finalist.read(place) or _entered(trial), here)
-        if one.screened is None and one.trained is None and not one.refused:
+        if one.bundle is None and one.trained is None and not one.refused:
             tell(f"compiling candidate {number} of {len(batch)} (trial {trial.number})")
             one = tried(one, partial(_inherited, one, bench, place))
             one.save(place)
         found.append(one)
     waiting = [at for at, one in enumerate(found) if _unmeasured(one)]
-    tell(f"measuring {len(waiting)} candidates")
-    jobs = [job(bench, found[at]) for at in waiting]
+    if waiting:
+        tell(f"measuring {len(waiting)} candidates")
+    jobs = [partial(_screened, folder, found[at], bench, here) for at in waiting]
     for at, result in zip(waiting, pool.run(jobs), strict=True):
         one = found[at]
         if isinstance(result, CanaoError):
             one = one.replace(refused=(f"could not be measured: {result}",))
+            found[at] = one.save(folder.finalist(one.architecture.digest))
         else:
-            reasons = strangers([result], here) or misses(folder.plan.specification, [result])
-            one = one.replace(screened=result, refused=tuple(reasons))
-        found[at] = one.save(folder.finalist(one.architecture.digest))
+            found[at] = _judged(folder, one, result, here)
     fitting = [at for at, one in enumerate(found) if not one.refused]
     for number, at in enumerate(fitting if len(fitting) > wanted else (), 1):
         if found[at].adapted is None and found[at].trained is None:
@@ -63,12 +63,28 @@ def screen(
     return found
 
 
+def _screened(
+    folder: StudyFolder, one: Finalist, bench: Workbench, here: Mapping[str, str], device: str
+) -> Measured:
+    """A job: measure one, and keep that at once, whatever becomes of the others."""
+    result = job(bench, one)(device)
+    _judged(folder, one, result, here).save(folder.finalist(one.architecture.digest))
+    return result
+
+
+def _judged(
+    folder: StudyFolder, one: Finalist, screened: Measured, here: Mapping[str, str]
+) -> Finalist:
+    reasons = strangers([screened], here) or misses(folder.plan.specification, [screened])
+    return one.replace(screened=screened, refused=tuple(reasons))
+
+
 def _on_these(one: Finalist, here: Mapping[str, str]) -> Finalist:
     """Without what was measured on other devices than those ``here``, and what followed."""
     measured = [*([one.screened] if one.screened else []), *one.measured]
     if not strangers(measured, here):
         return one
-    return one.replace(screened=None, measured=(), refused=())
+    return one.replace(screened=None, bundle=None, measured=(), refused=())
 
 
 def _adapted(one: Finalist, bench: Workbench) -> Finalist:

@@ -11,14 +11,17 @@ from ..space.architecture import Architecture
 from .finalist import Finalist, Trained
 from .measured import Measured
 
-__all__ = ["Workbench", "job", "tried"]
+__all__ = ["INHERITED", "Workbench", "job", "tried"]
+
+INHERITED = "inherited.canao"
+"""What the bundle with inherited weights is called."""
 
 
 class Workbench(Protocol):
     """Makes and measures models."""
 
     def inherit(self, architecture: Architecture, folder: Path) -> Path:
-        """Compile the architecture with the teacher's weights; the bundle."""
+        """Compile the architecture with the teacher's weights; the bundle, `INHERITED`."""
 
     def adapt(self, architecture: Architecture) -> float:
         """Its accuracy on rows held out after a few steps of training with shared weights."""

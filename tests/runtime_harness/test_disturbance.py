@@ -203,7 +203,24 @@ def test_a_machine_without_sensors_tells_nothing(
 ) -> None:
     monkeypatch.setattr(readings, "_THERMAL", tmp_path)
     monkeypatch.setattr(readings, "_CPUS", tmp_path)
+    monkeypatch.setattr(readings, "_CPUINFO", tmp_path / "none")
     assert take_reading("before", [0]).to_json() == {"when": "before"}
+
+
+def test_clocks_without_a_governor_are_those_that_the_processors_tell(
+    sensors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = sensors / "cpuinfo"
+    told.write_text(
+        "processor\t: 0\nmodel name\t: Some CPU\ncpu MHz\t\t: 2100.4\n\n"
+        "processor\t: 1\ncpu MHz\t\t: 3399.9\n\nprocessor\t: 2\ncpu MHz\t\t: unknown\n"
+    )
+    monkeypatch.setattr(readings, "_CPUINFO", told)
+    assert take_reading("before", [1, 0]).mhz == (3400, 2100)
+    assert take_reading("before", [2, 9]).mhz == ()
+    assert take_reading("before", [1, 7]).mhz == (2842,)  # the governor knows better
+    told.write_bytes(b"cpu MHz : 1\n\xff\n")  # of no processor
+    assert take_reading("before", [0]).mhz == ()
 
 
 def test_the_gate_waits_until_it_is_cool(sensors: Path) -> None:

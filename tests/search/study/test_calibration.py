@@ -6,14 +6,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from canao.errors import DeviceError, InputError
 from canao.runtime_harness.protocol import PROTOCOL
 from canao.search.predictor.predictor import LatencyPredictor
 from canao.search.predictor.records import Record, Setting
-from canao.search.program.derive import program_of
 from canao.search.space.architecture import Architecture
 from canao.search.space.choices import MatrixChoices
 from canao.search.study import calibration, samples
@@ -322,22 +320,6 @@ def test_memory_may_be_off_by_what_was_seen(
 
     found = run(tmp_path / "peaks", source, peak)
     assert (found.memory_base, found.memory_margin) == expected
-
-
-@pytest.mark.parametrize(("target", "precision"), [("arm64", "f32"), ("arm64-i8mm", "bf16")])
-def test_layers_that_are_kept_wider_are_what_the_target_has_of_them(
-    target: str, precision: str
-) -> None:
-    every = MatrixChoices(precisions=("int8",))
-    space = small_space(layers=(2,), qkv=every, up=every, down=every)
-    one = space.sample(np.random.default_rng(0))
-    names = ["encoder.layer.0.attention.self.key", "encoder.layer.1.output.dense", "classifier"]
-    found = samples._widened(one, [f"bert.{name}" for name in names], target)
-    kept = [layer.qkv.precision for layer in found.layers]
-    kept += [layer.down.precision for layer in found.layers]
-    assert kept == [precision, "int8", "int8", precision]
-    assert {layer.up.precision for layer in found.layers} == {"int8"}
-    assert program_of(found, target).dispatches
 
 
 def test_damaged_calibrations() -> None:

@@ -3,9 +3,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,105 @@ def test_candidates_may_take_less_memory_than_estimated(tmp_path: Path) -> None:
     maybe = candidates({number: wider(trial) for number, trial in trials.items()}, given)
     assert 0 < len(sure) < len(maybe)
     assert Trial.from_json(wider(trials[0]).to_json()) == wider(trials[0])
+
+
+class Killed(BaseException):
+    """The process ends."""
+
+
+class Mortal(Bench):
+    """A bench whose process ends before the step with the number ``last``."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__()
+        self.last = last
+
+    def measure(self, bundle: Path, device: str) -> Measured:
+        self._live()
+        return super().measure(bundle, device)
+
+    def inherit(self, architecture: Architecture, folder: Path) -> Path:
+        self._live()
+        return super().inherit(architecture, folder)
+
+    def adapt(self, architecture: Architecture) -> float:
+        self._live()
+        return super().adapt(architecture)
+
+    def train(self, architecture: Architecture, folder: Path) -> Trained:
+        self._live()
+        return super().train(architecture, folder)
+
+    def compile(self, architecture: Architecture, trained: Trained, folder: Path) -> Path:
+        self._live()
+        return super().compile(architecture, trained, folder)
+
+    def _live(self) -> None:
+        if len(self.done) == self.last:
+            raise Killed
+
+
+def test_killed_at_any_step_the_finals_go_on_with_the_next(tmp_path: Path) -> None:
+    given = Specification(latency_ms=0.8)
+    run_trials(begun(tmp_path / "trials", given, trials=12), judge)
+    shutil.copytree(tmp_path / "trials", tmp_path / "whole")
+    whole = Bench()
+    _, expected = found(StudyFolder.open(tmp_path / "whole"), whole)
+    kinds = {"inherit", "adapt", "train", "compile", "measure"}
+    assert {step.split()[0] for step in whole.done} == kinds
+    for last in range(len(whole.done)):
+        place = tmp_path / f"killed-{last}"
+        shutil.copytree(tmp_path / "trials", place)
+        first, second = Mortal(last), Bench()
+        second._architectures = first._architectures
+        with pytest.raises(Killed):
+            found(StudyFolder.open(place), first)
+        _, finals = found(StudyFolder.open(place), second)
+        facts = [
+            [(one.trial, one.screened, one.measured, one.refused) for one in each.finalists]
+            for each in (finals, expected)
+        ]
+        assert facts[0] == facts[1]
+        # Only together the two last measurements of a finalist are a step.
+        pair = whole.done[last - 1 : last + 1] == ["measure model.canao"] * 2
+        half = pair and whole.done[:last].count("measure model.canao") % 2 == 1
+        assert [*first.done[: last - half], *second.done] == whole.done, last
+
+
+def test_those_who_wait_are_seen_as_what_was_measured_teaches(tmp_path: Path) -> None:
+    """Everything is slower than it was predicted: nobody is compiled who cannot fit any more."""
+    given = Specification(latency_ms=0.8)
+    folder = begun(tmp_path / "s", given)
+    trials = run_trials(folder, judge)
+    heard: list[int] = []
+
+    def revise(waiting: Sequence[Trial], seen: Sequence[Measured]) -> list[Trial]:
+        heard.append(len(seen))
+        return [
+            dataclasses.replace(
+                trial,
+                finding=dataclasses.replace(
+                    trial.finding, latency_ms=9.0, latency_interval=(8.0, 10.0)
+                ),
+            )
+            for trial in waiting
+            if trial.finding
+        ]
+
+    bench = Bench(slower=9)
+    finals = hold_finals(
+        folder,
+        trials,
+        bench,
+        pool(),
+        teacher=TEACHER,
+        here=HERE,
+        tell=lambda _: None,
+        revise=revise,
+    )
+    assert heard == [8]
+    assert len(finals.finalists) == 8
+    assert not finals.passed
 
 
 def test_whoever_turns_out_too_slow_is_refused_before_training(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from canao.runtime_harness import identity as harness
 from canao.runtime_harness.bench import bench
 from canao.runtime_harness.devices import get
 from canao.runtime_harness.identity import identify
+from canao.runtime_harness.timing_store import TimingStore
 from canao.runtime_harness.workload import WORKLOAD
 from canao.search.space.architecture import Architecture
 from canao.search.study import bench as benching
@@ -20,6 +21,8 @@ from canao.search.study.bench import measure_record
 from canao.search.study.identity import identities, strangers
 from tests.search.controllers.synthetic import small_space
 from tests.search.study.test_finals import measured
+
+STORE = TimingStore("never-written.db")
 
 
 def test_a_device_is_what_its_measurements_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +93,9 @@ def test_what_was_disturbed_is_measured_again(
 
     monkeypatch.setattr(benching, "_measure", once)
     monkeypatch.setattr(benching, "Bundle", SimpleNamespace(open=lambda path: Opened()))
-    record, peak = measure_record(Path(), "local", architecture(), target="host", threads=1)
+    record, peak = measure_record(
+        Path(), "local", architecture(), target="host", threads=1, store=STORE
+    )
     assert len(spreads) - len(left) == taken
     assert record.median_ms == pytest.approx(10.0 * (1 + kept))
     # A later compiler may make another program of it: this one was measured.
@@ -111,7 +116,9 @@ def test_an_emulated_measurement_counts_as_it_is(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(benching, "_measure", once)
     monkeypatch.setattr(benching, "Bundle", SimpleNamespace(open=lambda path: Opened()))
-    record, _ = measure_record(Path(), "qemu", architecture(), target="arm64", threads=1)
+    record, _ = measure_record(
+        Path(), "qemu", architecture(), target="arm64", threads=1, store=STORE
+    )
     assert (record.setting.emulated, record.spread, count) == (True, 0.0, [1])
 
 
