@@ -7,11 +7,13 @@ those blocks ([kept, outputs of a block, inputs of a block], in the masks' order
 
 transformers reads the directory wherever its configuration can say what the model is; for its
 sake ``model.safetensors`` has such matrices whole then, zeros included, and is what counts. Where
-only canao reads it, they are in the packed file alone.
+only canao reads it, they are in the packed file alone, apart from those whose shapes have
+transformers refuse the directory: what is missing it would draw at random.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Mapping
@@ -79,7 +81,8 @@ def save_compressed(
             _write_config(model, temporary)
             whole = _tensors(model)
             if not plain:
-                whole = {name: tensor for name, tensor in whole.items() if name not in blocks}
+                alone = blocks.keys() - _misfits(model)
+                whole = {name: tensor for name, tensor in whole.items() if name not in alone}
             save_file(whole, temporary / "model.safetensors", {"format": "pt"})
             if blocks:
                 masks_ = {name: alive.contiguous().cpu() for name, (alive, _) in blocks.items()}
@@ -123,6 +126,18 @@ def _tensors(model: Any) -> dict[str, torch.Tensor]:
         for name, tensor in model.state_dict().items()
         if name not in shared
     }
+
+
+def _misfits(model: Any) -> set[str]:
+    """The tensors whose shapes are not those that the configuration says."""
+    try:
+        with torch.device("meta"):
+            bare = type(model)(copy.deepcopy(model.config))
+    except Exception:  # of many kinds; transformers refuses the configuration itself
+        return set()
+    said = {name: tensor.shape for name, tensor in bare.state_dict().items()}
+    found = model.state_dict().items()
+    return {name for name, tensor in found if said.get(name, tensor.shape) != tensor.shape}
 
 
 def _is_plain(model: Any) -> bool:

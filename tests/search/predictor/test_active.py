@@ -67,11 +67,11 @@ def test_what_to_adapt_by_is_chosen_for_the_other_setting() -> None:
         return quality(predicted, test, n_train=len(few)).mape
 
     to = two[0].setting
-    chosen = choose_next(source, every, 12, to=to)
-    assert len(set(chosen)) == 12
-    assert chosen != choose_next(source, every, 12)
+    chosen = choose_next(source, every, 20, to=to)
+    assert len(set(chosen)) == 20
+    assert chosen != choose_next(source, every, 20)
     known = choose_next(source, every, 4, to=to)
     assert not set(known) & set(choose_next(source, every, 4, measured=known, to=to))
     orders = [np.random.default_rng(seed).permutation(len(every)) for seed in range(4)]
-    randomly = [error([every[index] for index in order[:12]]) for order in orders]
-    assert error(chosen) < np.mean(randomly)
+    randomly = [error([every[index] for index in order[:20]]) for order in orders]
+    assert error(chosen) < 0.95 * np.mean(randomly)

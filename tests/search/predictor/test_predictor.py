@@ -33,11 +33,11 @@ def everything() -> tuple[Record, ...]:
 @lru_cache(maxsize=1)
 def trained() -> LatencyPredictor:
     """One with trees."""
-    return LatencyPredictor.fit(everything()[:90])
+    return LatencyPredictor.fit(everything()[:110])
 
 
 def same(one: LatencyPredictor, other: LatencyPredictor) -> bool:
-    architectures = [record.architecture for record in everything()[90:]]
+    architectures = [record.architecture for record in everything()[110:]]
     pairs = zip(one.predict(architectures), other.predict(architectures), strict=True)
     return all(
         a.relative == b.relative and a.high == pytest.approx(b.high, rel=1e-4) for a, b in pairs
@@ -45,13 +45,13 @@ def same(one: LatencyPredictor, other: LatencyPredictor) -> bool:
 
 
 def test_it_predicts_what_it_has_not_seen() -> None:
-    test = everything()[90:]
-    found = quality(trained().predict([one.architecture for one in test]), test, n_train=90)
+    test = everything()[110:]
+    found = quality(trained().predict([one.architecture for one in test]), test, n_train=110)
     assert found.spearman > 0.99
     assert found.kendall > 0.95
     assert found.mape < 0.03
     assert found.within_10 > 0.97
-    assert (found.n_train, found.n_test) == (90, len(test))
+    assert (found.n_train, found.n_test) == (110, len(test))
 
 
 def test_intervals_hold_nine_in_ten_over_twenty_splits() -> None:
@@ -191,9 +191,9 @@ def test_splits_are_drawn_by_the_seed() -> None:
 
 def test_what_it_learned_from_does_not_count() -> None:
     found = assess_fitted(trained(), everything())
-    assert found.quality.n_test == len(everything()) - 90
+    assert found.quality.n_test == len(everything()) - 110
     with pytest.raises(InputError, match="every one"):
-        assess_fitted(trained(), everything()[:90])
+        assess_fitted(trained(), everything()[:110])
     with pytest.raises(InputError, match="cannot be compared"):
         assess_fitted(trained(), measured(drawn(6), Formula(threads=2)))
 
