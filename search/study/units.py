@@ -57,7 +57,7 @@ def enough_latency(milliseconds: float) -> str:
 
 def enough_memory(size: float) -> str:
     """The same for `parse_memory`: ``112MB``."""
-    return f"{_enough(math.ceil(round(size, 3)) / 1e6, least=1e-6)}MB"
+    return f"{_enough(math.ceil(size) / 1e6, least=1e-6)}MB"
 
 
 def enough_loss(points: float) -> str:
