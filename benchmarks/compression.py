@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import json
 import os
 import sys
@@ -25,7 +24,7 @@ from typing import Any
 
 from common.compression_report import write_page
 from common.compression_speed import STEPS, Effort, measure_speed
-from common.machine import load_average, machine_record
+from common.machine import load_average, machine_record, stamp
 from common.options import add_outputs, one_of
 from common.paths import BENCHMARKS, RESULTS, cache_directory
 from common.results import write_json
@@ -90,7 +89,7 @@ def _speed(file: Path, data: Path, tasks: Sequence[str], effort: Effort, again: 
             row = measure_speed(task, _data(data, task), step, RECIPES, effort)
             kept = [one for one in kept if (one["task"], one["step"]) != (task, step)]
             kept.append({"load": load_average(), **row})
-            write_json(file, {**_stamp(), "kind": "compression-speed", "rows": kept})
+            write_json(file, {**stamp(), "kind": "compression-speed", "rows": kept})
 
 
 def _measured(file: Path) -> list[dict[str, Any]]:
@@ -128,7 +127,7 @@ def _one(results: Path, data: Path, task: str, size: str, seed: int) -> None:
     told = result.to_json()
     for name in ("output", "teacher"):  # where they are within canao's cache, on any machine
         told[name] = os.path.relpath(told[name], cache_directory().parent)
-    line = {**asked, **facts, **_stamp(), "result": told}
+    line = {**asked, **facts, **stamp(), "result": told}
     results.parent.mkdir(parents=True, exist_ok=True)
     with results.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, sort_keys=True) + "\n")
@@ -157,15 +156,6 @@ def _teller(where: str) -> Any:
             print(f"{where}: {text}", file=sys.stderr, flush=True)
 
     return tell
-
-
-def _stamp() -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine_record(),
-        "load": load_average(),
-    }
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

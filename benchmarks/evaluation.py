@@ -13,7 +13,6 @@ has the seconds of every round and is not measured again, unless ``--again`` ask
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import statistics
 import sys
@@ -21,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.machine import load_average, machine_record
+from common.machine import machine_record, stamp
 from common.options import add_outputs, one_of, whole_numbers
 from common.paths import BENCHMARKS, cache_directory
 from common.results import replace_text, table
@@ -114,11 +113,8 @@ def _measure(bundle: Path, data: Path, asked: dict[str, Any], rounds: int) -> di
         seconds.append(significant(found.seconds))
         print(f"{bundle.stem}: {found.seconds:.1f} s", file=sys.stderr, flush=True)
     return {
-        "schema": 1,
+        **stamp(),
         "kind": "evaluation",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine_record(),
-        "load": load_average(),
         "emulated": found.emulated,
         "seq_lens": list(LENGTHS),
         "seconds": seconds,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import os
 import sys
 import time
@@ -25,7 +24,7 @@ from typing import Any
 
 from common.building import build
 from common.contest import Configuration, Entrant, Turns, measure
-from common.machine import load_average, machine_record
+from common.machine import stamp
 from common.models import fingerprint, samples
 from common.options import add_outputs, one_of
 from common.paths import BENCHMARKS, RESULTS, cache_directory
@@ -60,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     wrong = False
     if options.measure:
-        times: dict[str, Any] = {"schema": 1, "kind": "searched", **_stamp(), "tasks": []}
+        times: dict[str, Any] = {"kind": "searched", **stamp(), "tasks": []}
         for line in read_lines(options.json):
             if line["kind"] == "search" and line["task"] in options.tasks:
                 found = _race(line, options.rounds)
@@ -114,12 +113,11 @@ def _search(options: Any, task: str) -> None:
         **limits,
     )
     told = result.to_json()
-    for place in ("study",):
-        told[place] = _within_cache(told[place])
+    told["study"] = _within_cache(told["study"])
     for name in ("model", "bundle"):
         told["best"][name] = _within_cache(told["best"][name])
     told["teacher"]["directory"] = _within_cache(told["teacher"]["directory"])
-    line = {"kind": "search", "task": task, "seed": 0, **limits, **_stamp(), "result": told}
+    line = {"kind": "search", "task": task, "seed": 0, **limits, **stamp(), "result": told}
     append(options.json, {**line, "seconds": round(time.monotonic() - began, 1)})
 
 
@@ -147,7 +145,7 @@ def _train(options: Any, task: str, seed: int) -> None:
         told[name] = _within_cache(told[name])
     append(
         options.json,
-        {"kind": "trained", "task": task, "seed": seed, **_stamp(), "result": told},
+        {"kind": "trained", "task": task, "seed": seed, **stamp(), "result": told},
     )
 
 
@@ -215,15 +213,6 @@ def _teller(where: str) -> Any:
             print(f"{where}: {text}", file=sys.stderr, flush=True)
 
     return tell
-
-
-def _stamp() -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine_record(),
-        "load": load_average(),
-    }
 
 
 if __name__ == "__main__":

@@ -9,14 +9,16 @@ import typer
 from .. import console
 from ..errors import InputError
 from .options import Json
-from .recorded import Device as _Device
-from .recorded import Emulated as _Emulated
-from .recorded import Protocol as _Protocol
-from .recorded import Seed as _Seed
-from .recorded import Store as _Store
-from .recorded import Target as _Target
-from .recorded import Threads as _Threads
-from .recorded import records_of as _records
+from .recorded import (
+    Device,
+    Emulated,
+    Protocol,
+    Seed,
+    Store,
+    Target,
+    Threads,
+    records_of,
+)
 
 if TYPE_CHECKING:
     from ..search.predictor.assessment import Assessment
@@ -48,13 +50,13 @@ def train(
             help="Where it goes, as JSON; not kept if left.",
         ),
     ] = None,
-    store: _Store = None,
-    seed: _Seed = 0,
-    device: _Device = None,
-    target: _Target = None,
-    threads: _Threads = 1,
-    emulated: _Emulated = False,
-    protocol: _Protocol = None,
+    store: Store = None,
+    seed: Seed = 0,
+    device: Device = None,
+    target: Target = None,
+    threads: Threads = 1,
+    emulated: Emulated = False,
+    protocol: Protocol = None,
     adapt: _From = None,
     samples: _Samples = 20,
     everything: Annotated[
@@ -66,7 +68,7 @@ def train(
     """Train a predictor, write it, and tell how good it is on measurements left out."""
     from ..search.predictor.predictor import LatencyPredictor
 
-    records = _records(store, device, target, threads, emulated, protocol)
+    records = records_of(store, device, target, threads, emulated, protocol)
     found = _assessed(records, seed, adapt, samples)
     predictor = found.predictor
     if everything:
@@ -87,13 +89,13 @@ def train(
 
 @app.command()
 def eval(
-    store: _Store = None,
-    seed: _Seed = 0,
-    device: _Device = None,
-    target: _Target = None,
-    threads: _Threads = 1,
-    emulated: _Emulated = False,
-    protocol: _Protocol = None,
+    store: Store = None,
+    seed: Seed = 0,
+    device: Device = None,
+    target: Target = None,
+    threads: Threads = 1,
+    emulated: Emulated = False,
+    protocol: Protocol = None,
     predictor: Annotated[
         str | None,
         typer.Option(
@@ -107,7 +109,7 @@ def eval(
     json: Json = False,
 ) -> None:
     """Train a predictor on some measurements, try it on the others, beside simpler ones."""
-    records = _records(store, device, target, threads, emulated, protocol)
+    records = records_of(store, device, target, threads, emulated, protocol)
     found = _assessed(records, seed, adapt, samples, predictor=predictor)
     _tell(found, found.to_json(), json)
 
@@ -121,13 +123,13 @@ def show(
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="FILE.html", help="Where the page goes.")
     ] = "predictor.html",
-    store: _Store = None,
-    seed: _Seed = 0,
-    device: _Device = None,
-    target: _Target = None,
-    threads: _Threads = 1,
-    emulated: _Emulated = False,
-    protocol: _Protocol = None,
+    store: Store = None,
+    seed: Seed = 0,
+    device: Device = None,
+    target: Target = None,
+    threads: Threads = 1,
+    emulated: Emulated = False,
+    protocol: Protocol = None,
     json: Json = False,
 ) -> None:
     """Print what a predictor is, and write its plots as one page."""
@@ -135,7 +137,7 @@ def show(
     from ..search.predictor.page import cost_table, facts, write_page
 
     check_report_path(output)
-    records = _records(store, device, target, threads, emulated, protocol)
+    records = records_of(store, device, target, threads, emulated, protocol)
     found = _assessed(records, seed, None, 0, predictor=predictor)
     write_page(found, output)
     told = {**found.to_json(), "path": output, "facts": facts(found.predictor)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import platform
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["choose_cpus", "load_average", "machine_record", "peak_gflops"]
+__all__ = ["choose_cpus", "load_average", "machine_record", "peak_gflops", "stamp"]
 
 # Of the many flags of a processor, those that decide which kernels a runtime takes.
 _TELLING_FLAGS = (
@@ -82,6 +83,16 @@ def machine_record() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "governor": governor.read_text().strip() if governor.exists() else None,
         "python": platform.python_version(),
+    }
+
+
+def stamp() -> dict[str, Any]:
+    """What stands at the head of results: the version of their form, when, on what, how busy."""
+    return {
+        "schema": 1,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine_record(),
+        "load": load_average(),
     }
 
 

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from canao.compiler.api import compile_model
-from canao.runtime_harness import devices
 from canao.search.data import load_split
 from canao.search.evaluation import evaluate
 from canao.search.evaluation_pytorch import model_inputs
 from canao.search.tasks import collate, task_for
 from canao.targets import get
+from tests.runtime_harness.tiny import needed
 
 from .support import save_model, sentences, tiny_model, tokenizer, write_rows
 
@@ -80,8 +80,7 @@ def test_a_bundle_answers_as_pytorch_does(head: str, precision: str, tmp_path: P
     target, device, below, apart = PRECISIONS[precision]
     if precision not in get(target).precisions:
         pytest.skip(f"{target} has no {precision} here")
-    if not devices.get(device).info().available:
-        pytest.skip(f"there is no device {device} here")
+    needed(device)
     kind, options, rows = HEADS[head]
     options = {"num_hidden_layers": 1, "initializer_range": 0.3, "seed": 3, **options}
     model = save_model(tmp_path / "model", kind, **options)
