@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .target import Target, machine_arch
@@ -145,13 +145,16 @@ def _precisions(features: Iterable[str]) -> tuple[str, ...]:
     return ("f32", *found)
 
 
-def host_target() -> Target:
+def host_target(features: Sequence[str] | None = None) -> Target:
     """Return the target for this very machine, its features read from the kernel now.
+
+    ``features`` names those of another machine of this architecture in their place.
 
     The features are the complete list for the compiler: what is built for it runs on any
     machine that has them all, which ``missing_features`` tells.
     """
-    arch, features = machine_arch(), _machine_features()
+    arch = machine_arch()
+    features = _machine_features() if features is None else tuple(features)
     return Target(
         name="host",
         kind="cpu",

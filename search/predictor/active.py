@@ -60,7 +60,8 @@ def choose_next(
     setting = to or predictor.setting
 
     def described(ones: Sequence[Architecture]) -> list[Workload]:
-        return [workload_of(one, setting.target, setting.threads) for one in ones]
+        place = (setting.target, setting.threads, setting.cpu_features)
+        return [workload_of(one, *place) for one in ones]
 
     chosen = choose_workloads(
         predictor,

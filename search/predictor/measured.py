@@ -32,7 +32,12 @@ def measured_program(record: Record) -> Program:
     from ..program.derive import program_of
 
     setting = record.setting
-    derived = program_of(record.architecture, target=setting.target, threads=setting.threads)
+    derived = program_of(
+        record.architecture,
+        setting.target,
+        setting.threads,
+        cpu_features=setting.cpu_features,
+    )
     if not record.calls:
         return derived
     named = _named(record.calls, setting.target, setting.threads, derived.seq_len)
@@ -44,8 +49,10 @@ def measured_program(record: Record) -> Program:
 
 def measured_workload(record: Record) -> Workload:
     """The workload of `measured_program`."""
+    setting = record.setting
     if not record.calls:
-        return workload_of(record.architecture, record.setting.target, record.setting.threads)
+        place = (setting.target, setting.threads, setting.cpu_features)
+        return workload_of(record.architecture, *place)
     return Workload.of(measured_program(record), record.architecture)
 
 

@@ -119,7 +119,8 @@ class LatencyPredictor:
         if not architectures:
             return []
         setting = self.setting
-        workloads = [workload_of(one, setting.target, setting.threads) for one in architectures]
+        place = (setting.target, setting.threads, setting.cpu_features)
+        workloads = [workload_of(one, *place) for one in architectures]
         return self.predict_workloads(workloads)
 
     def predict_workloads(self, workloads: Sequence[Workload]) -> list[Prediction]:

@@ -129,7 +129,9 @@ def select(
                 f"All {len(chosen)} measurements of {settings[0]} were disturbed: their intervals "
                 f"are wider than {MOST_SPREAD:.0%} on either side; measure again, undisturbed."
             )
-        return _joined(steady)
+        # A bundle in f32 says less of its machine: it names no features but those it needs.
+        widest = max((record.setting for record in steady), key=lambda one: len(one.cpu_features))
+        return _joined([replace(record, setting=widest) for record in steady])
     if settings:
         raise InputError(
             f"The measurements are of {len(settings)} settings, which cannot be mixed: choose "

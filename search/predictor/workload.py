@@ -115,12 +115,15 @@ def working_set(workload: Workload) -> float:
 
 
 @lru_cache(maxsize=_CACHED)
-def workload_of(architecture: Architecture, target: str, threads: int) -> Workload:
+def workload_of(
+    architecture: Architecture, target: str, threads: int, cpu_features: tuple[str, ...] = ()
+) -> Workload:
     """The workload of the program that the compiler would make. Raises `UnsupportedError` where
     the program of a target cannot be derived."""
     from ..program.derive import program_of
 
-    return Workload.of(program_of(architecture, target=target, threads=threads), architecture)
+    program = program_of(architecture, target, threads, cpu_features=cpu_features)
+    return Workload.of(program, architecture)
 
 
 def _reads_tables(one: Dispatch) -> bool:

@@ -17,7 +17,7 @@ from ...compiler.kernels.choosing.tuning import choices_for
 from ...compiler.kernels.executable import Kernel
 from ...compiler.options import CompileOptions
 from ...errors import InputError, UnsupportedError
-from ...targets import Target
+from ...targets import Target, host_target
 from ..space.architecture import KINDS, Architecture
 from ..space.masks import drawn_blocks
 from .dispatch import Program
@@ -32,9 +32,12 @@ def program_of(
     target: str = "host",
     threads: int = 1,
     *,
+    cpu_features: tuple[str, ...] = (),
     blocks: Blocks | None = None,
 ) -> Program:
     """The dispatches of one call, in order, on a CPU ``target``; some milliseconds of work.
+
+    ``cpu_features`` are those of the machine that ``host`` stands for; none: this one.
 
     ``blocks`` says which blocks of each matrix stay, where that is known
     (`space.models.blocks_of`); None takes them as drawn.
@@ -42,7 +45,7 @@ def program_of(
     Raises `InputError` for a precision that the target cannot do, `UnsupportedError` for a target
     that is no CPU, or an attention that no kernel serves.
     """
-    place = _target(target, bundle_precision(architecture.recipe()))
+    place = _target(target, bundle_precision(architecture.recipe()), cpu_features)
     asked = {form.precision for layer in architecture.layers for form in map(layer.form, KINDS)}
     for precision in sorted({*asked, architecture.rest}):
         if precision not in place.precisions:
@@ -50,7 +53,7 @@ def program_of(
                 f"Target {place.name} cannot do {precision}: it can do "
                 f"{', '.join(place.precisions)}."
             )
-    calls = calls_of(architecture, target, blocks=blocks)
+    calls = calls_of(architecture, target, cpu_features=cpu_features, blocks=blocks)
     names = (call if isinstance(call, str) else call.entry for call in calls)
     return Program(
         target=target,
@@ -61,19 +64,24 @@ def program_of(
 
 
 def calls_of(
-    architecture: Architecture, target: str = "host", *, blocks: Blocks | None = None
+    architecture: Architecture,
+    target: str = "host",
+    *,
+    cpu_features: tuple[str, ...] = (),
+    blocks: Blocks | None = None,
 ) -> list[Kernel | str]:
     """The kernels that are called, in order, and the names of IREE's own dispatches."""
     precision = bundle_precision(architecture.recipe())
     found = blocks or partial(drawn_blocks, architecture)
-    place = _target(target, precision)
+    place = _target(target, precision, cpu_features)
     return Model(architecture, place, precision, _choices(place), found).calls()
 
 
 @lru_cache(maxsize=64)
-def _target(name: str, precision: str) -> Target:
+def _target(name: str, precision: str, cpu_features: tuple[str, ...]) -> Target:
     """The target as a compilation in a precision takes it."""
-    (found,) = CompileOptions.checked(target=name, seq_len=1, precision=precision).targets
+    given = host_target(cpu_features) if name == "host" and cpu_features else name
+    (found,) = CompileOptions.checked(target=given, seq_len=1, precision=precision).targets
     if found.kind != "cpu":
         raise UnsupportedError(
             f"Programs are derived for CPUs, and target {name} is {found.kind}: compile the model."

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from canao.search.predictor.measured import measured_program, measured_workload
 from canao.search.predictor.recordings import shipped
 from canao.search.predictor.records import Record
 from canao.search.program.derive import calls_of, program_of
+from canao.search.space.architecture import KINDS, Architecture
+from canao.targets import machine_arch
 
 from .devices import SETTING, drawn
+
+WIDE = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx512bf16")
 
 
 def named(calls: tuple[str, ...]) -> Record:
@@ -21,6 +27,11 @@ def named(calls: tuple[str, ...]) -> Record:
 def names_of(record: Record) -> tuple[str, ...]:
     found = calls_of(record.architecture, record.setting.target)
     return tuple(call if isinstance(call, str) else call.entry for call in found)
+
+
+def precisions(architecture: Architecture) -> set[str]:
+    layers = architecture.layers
+    return {architecture.rest, *(one.form(kind).precision for one in layers for kind in KINDS)}
 
 
 def test_what_is_named_ran() -> None:
@@ -57,7 +68,28 @@ def test_times_of_dispatches_name_what_ran() -> None:
 
 
 def test_what_ships_is_of_what_it_names() -> None:
+    """On any machine, whatever CPU it has itself."""
     records = shipped()
     assert all(record.calls for record in records)
     for record in records[:: max(1, len(records) // 12)]:
         assert len(measured_program(record).dispatches) == len(record.calls)
+
+
+@pytest.mark.skipif(machine_arch() != "x86_64", reason="features of x86 CPUs")
+def test_programs_are_of_the_machine_that_was_measured() -> None:
+    """Host means the machine of the setting, not the one that predicts."""
+    plain = ("avx", "avx2", "f16c", "fma")
+    architecture = next(one for one in drawn(8) if precisions(one) == {"f32", "int8"})
+    for features, engine in ((plain, "_avx2_"), ((*plain, *WIDE), "_avx512_")):
+        calls = calls_of(architecture, "host", cpu_features=features)
+        names = [call if isinstance(call, str) else call.entry for call in calls]
+        multiplied = [name for name in names if "product" in name or "sparse" in name]
+        assert multiplied
+        assert all(engine in name for name in multiplied), multiplied
+        setting = replace(SETTING, fingerprint=engine, target="host", cpu_features=features)
+        record = Record(
+            setting=setting, architecture=architecture, relative=1.0, median_ms=2.0, calls=()
+        )
+        assert measured_program(record) == program_of(
+            architecture, "host", SETTING.threads, cpu_features=features
+        )

@@ -24,6 +24,9 @@ from canao.search.space.architecture import KINDS
 
 from .devices import Formula, drawn, measured
 
+# Enough of each kind of dispatch: dense, sparse and gathered ones, in three precisions.
+TAUGHT = 140
+
 
 @lru_cache(maxsize=1)
 def everything() -> tuple[Record, ...]:
@@ -33,11 +36,11 @@ def everything() -> tuple[Record, ...]:
 @lru_cache(maxsize=1)
 def trained() -> LatencyPredictor:
     """One with trees."""
-    return LatencyPredictor.fit(everything()[:110])
+    return LatencyPredictor.fit(everything()[:TAUGHT])
 
 
 def same(one: LatencyPredictor, other: LatencyPredictor) -> bool:
-    architectures = [record.architecture for record in everything()[110:]]
+    architectures = [record.architecture for record in everything()[TAUGHT:]]
     pairs = zip(one.predict(architectures), other.predict(architectures), strict=True)
     return all(
         a.relative == b.relative and a.high == pytest.approx(b.high, rel=1e-4) for a, b in pairs
@@ -45,13 +48,13 @@ def same(one: LatencyPredictor, other: LatencyPredictor) -> bool:
 
 
 def test_it_predicts_what_it_has_not_seen() -> None:
-    test = everything()[110:]
-    found = quality(trained().predict([one.architecture for one in test]), test, n_train=110)
+    test = everything()[TAUGHT:]
+    found = quality(trained().predict([one.architecture for one in test]), test, n_train=TAUGHT)
     assert found.spearman > 0.99
     assert found.kendall > 0.95
     assert found.mape < 0.03
     assert found.within_10 > 0.97
-    assert (found.n_train, found.n_test) == (110, len(test))
+    assert (found.n_train, found.n_test) == (TAUGHT, len(test))
 
 
 def test_intervals_hold_nine_in_ten_over_twenty_splits() -> None:
@@ -100,7 +103,7 @@ def heavy(record: Record) -> bool:
 
 
 def test_the_same_records_and_seed_give_the_same_predictor() -> None:
-    again = LatencyPredictor.fit(everything()[:90])
+    again = LatencyPredictor.fit(everything()[:TAUGHT])
     assert again.to_json() == trained().to_json()
 
 
@@ -191,9 +194,9 @@ def test_splits_are_drawn_by_the_seed() -> None:
 
 def test_what_it_learned_from_does_not_count() -> None:
     found = assess_fitted(trained(), everything())
-    assert found.quality.n_test == len(everything()) - 110
+    assert found.quality.n_test == len(everything()) - TAUGHT
     with pytest.raises(InputError, match="every one"):
-        assess_fitted(trained(), everything()[:110])
+        assess_fitted(trained(), everything()[:TAUGHT])
     with pytest.raises(InputError, match="cannot be compared"):
         assess_fitted(trained(), measured(drawn(6), Formula(threads=2)))
 
