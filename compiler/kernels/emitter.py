@@ -34,16 +34,18 @@ class Value:
 
 @dataclass(frozen=True)
 class Buffer:
-    """A memref of static shape."""
+    """A memref of static shape, ``shift`` elements behind where its memory begins."""
 
     name: str
     shape: tuple[int, ...]
     element: str
+    shift: Value | None = None
 
     @property
     def type(self) -> str:
         """The type as MLIR spells it."""
-        return f"memref<{'x'.join(map(str, (*self.shape, self.element)))}>"
+        layout = f", strided<[{self.shape[1]}, 1], offset: ?>" if self.shift else ""
+        return f"memref<{'x'.join(map(str, (*self.shape, self.element)))}{layout}>"
 
     def __str__(self) -> str:
         return self.name
@@ -304,11 +306,28 @@ class Emitter:
         )
         return buffer
 
+    def shifted(self, buffer: Buffer, rows: int, row: Value, to: Value) -> Buffer:
+        """``buffer`` [some rows, width] as one of ``rows``, whose ``row`` is row ``to`` of it.
+
+        Only rows that ``buffer`` has may be touched.
+        """
+        width = buffer.shape[1]
+        shift = self.mul(self.sub(to, row), self.index(width))
+        found = Buffer(self.fresh(), (rows, width), buffer.element, shift)
+        self.raw(
+            f"{found} = memref.reinterpret_cast {buffer} to offset: [{shift}], "
+            f"sizes: [{rows}, {width}], strides: [{width}, 1] : {buffer.type} to {found.type}"
+        )
+        return found
+
     def pointer(self, buffer: Buffer, byte_offset: Value | None = None) -> Value:
         """The address of a buffer, plus a number of bytes, for an intrinsic."""
         base = self.op(
             f"memref.extract_aligned_pointer_as_index {buffer} : {buffer.type} -> index", "index"
         )
+        if buffer.shift is not None:
+            size = {"i8": 1, "i16": 2, "bf16": 2}.get(buffer.element, 4)
+            base = self.add(base, self.mul(buffer.shift, self.index(size)))
         if byte_offset is not None:
             base = self.add(base, byte_offset)
         address = self.cast_index(base, "i64")

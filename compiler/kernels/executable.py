@@ -82,6 +82,9 @@ class ByRows:
     weight_bytes: int = 0
     """How much of other operands each block reads."""
 
+    at_once: int = 1
+    """So many rows (a multiple of ``multiple``) should meet what a block reads again."""
+
 
 @dataclass(frozen=True)
 class Kernel:

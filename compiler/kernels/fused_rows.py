@@ -6,7 +6,8 @@ Before::
     %q = quantize(%h)       work-groups by rows: most of %h comes from other cores' caches
 
 After: one dispatch whose work-groups take a block of rows each, through the product and what
-follows it. What lies in between stays in the caches of one core.
+follows it, some rows after the other. What lies in between stays in the caches of one core, and
+the next rows overwrite it: ``%h`` has a few rows for each work-group.
 
 Every work-group reads all weights, so they must not be more than a core's second cache holds.
 """
@@ -15,8 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from .emitter import Buffer, Emitter, Value
 from .executable import ByRows, Kernel, Operand, Shared
@@ -58,29 +59,62 @@ def block_rows(rows: int, multiple: int) -> int:
     return math.ceil(wanted / whole) * whole
 
 
-def fused_rows(steps: Sequence[Step], *, rows_at_once: int) -> Kernel:
+def fused_rows(
+    steps: Sequence[Step], *, rows_at_once: int, private: Collection[int] = ()
+) -> Kernel:
     """The steps in order. Tensors are told apart by their numbers.
 
     The inputs are those tensors that no step writes, the outputs those that one does, each in
     the order in which they are first named. A step may read what an earlier one writes only as
-    one of its ``by_rows.operands``. Raises ValueError where the steps do not fit together.
+    one of its ``by_rows.operands``. Of what is written, the ``private`` tensors are only for the
+    steps themselves: those outputs are scratch memory. Raises ValueError where the steps do not
+    fit together.
     """
     rows = _checked(steps)
     inputs, outputs = _operands(steps)
     names = {number: f"t{place}" for place, number in enumerate([*inputs, *outputs])}
     groups = math.ceil(rows / rows_at_once)
+    part = _rows_of_part(steps, rows_at_once)
+    kept = {
+        number: replace(operand, shape=(groups * part, *operand.shape[1:]))
+        for number, operand in outputs.items()
+        if number in private
+    }
 
-    def block(
-        e: Emitter, buffers: dict[str, Buffer], shared: Shared, first: Value, count: int
+    def some(
+        e: Emitter, buffers: dict[str, Buffer], shared: Shared, rows: tuple[Value, int], to: Value
     ) -> None:
+        first, count = rows
+        found = {
+            number: e.shifted(buffers[names[number]], outputs[number].shape[0], first, to)
+            for number in kept
+        }
         for step in steps:
             operands = (*step.kernel.inputs, *step.kernel.outputs)
             numbers = (*step.inputs, *step.outputs)
             own = {
-                operand.name: buffers[names[number]]
+                operand.name: found.get(number) or buffers[names[number]]
                 for operand, number in zip(operands, numbers, strict=True)
             }
             step.by_rows.body(e, own, shared, first, count)
+
+    def block(
+        e: Emitter,
+        buffers: dict[str, Buffer],
+        shared: Shared,
+        rows: tuple[Value, int],
+        group: Value,
+    ) -> None:
+        first, count = rows
+        to = e.mul(group, e.index(part))
+        whole, rest = divmod(count, part)
+        if whole == 1:
+            some(e, buffers, shared, (first, part), to)
+        elif whole:
+            with e.loop(first, e.add(first, e.index(whole * part)), part) as loop:
+                some(e, buffers, shared, (loop.index, part), to)
+        if rest:
+            some(e, buffers, shared, (e.add(first, e.index(whole * part)), rest), to)
 
     def body(e: Emitter, buffers: dict[str, Buffer], group: Value) -> None:
         shared = Shared(e)
@@ -89,21 +123,24 @@ def fused_rows(steps: Sequence[Step], *, rows_at_once: int) -> Kernel:
         first = e.mul(group, e.index(rows_at_once))
         whole, rest = divmod(rows, rows_at_once)
         if not rest:
-            block(e, buffers, shared, first, rows_at_once)
+            block(e, buffers, shared, (first, rows_at_once), group)
         else:
             # One of the two loops runs, once.
             if whole:
                 end = e.least(e.add(first, e.index(rows_at_once)), whole * rows_at_once)
                 with e.loop(first, end, rows_at_once) as loop:
-                    block(e, buffers, shared, loop.index, rows_at_once)
+                    block(e, buffers, shared, (loop.index, rows_at_once), group)
             with e.loop(e.greatest(first, whole * rows_at_once), e.add(first, e.index(1))) as loop:
-                block(e, buffers, shared, loop.index, rest)
+                block(e, buffers, shared, (loop.index, rest), group)
         shared.finish()
 
     return Kernel(
-        _name(steps, names, rows_at_once),
+        _name(steps, names, rows_at_once, kept),
         tuple(Operand(names[n], o.shape, o.element) for n, o in inputs.items()),
-        tuple(Operand(names[n], o.shape, o.element) for n, o in outputs.items()),
+        tuple(
+            Operand(names[n], o.shape, o.element)
+            for n, o in ((n, kept.get(n, o)) for n, o in outputs.items())
+        ),
         groups,
         body,
     )
@@ -138,11 +175,21 @@ def _checked(steps: Sequence[Step]) -> int:
     return rows
 
 
-def _name(steps: Sequence[Step], names: dict[int, str], rows_at_once: int) -> str:
+def _rows_of_part(steps: Sequence[Step], rows_at_once: int) -> int:
+    """How many rows go through all steps before the next do: as many as should meet weights."""
+    found = math.lcm(*(step.by_rows.at_once for step in steps))
+    multiple = math.lcm(*(step.by_rows.multiple for step in steps))
+    return rows_at_once if found % multiple else min(found, rows_at_once)
+
+
+def _name(
+    steps: Sequence[Step], names: dict[int, str], rows_at_once: int, private: Collection[int]
+) -> str:
     """What the steps are, briefly, and a digest of all of it."""
     parts = [step.kernel.name for step in steps]
     wires = [[names[n] for n in (*step.inputs, *step.outputs)] for step in steps]
-    digest = hashlib.sha256(repr((parts, wires)).encode()).hexdigest()[:16]
+    told = (parts, wires, sorted(names[n] for n in private))
+    digest = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
     kinds = "_".join(_brief(part) for part in parts)
     return f"rows_{kinds}_{rows_at_once}of{steps[0].by_rows.rows}_{digest}"
 

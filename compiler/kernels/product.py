@@ -186,6 +186,7 @@ class _Product:
             prepare=self._state,
             body=body,
             weight_bytes=math.prod(weights.shape) * size,
+            at_once=math.ceil(engine.fewest_rows / engine.block_rows) * engine.block_rows,
         )
 
     def _state(self, shared: Shared) -> object:

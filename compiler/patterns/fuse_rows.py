@@ -7,7 +7,7 @@ Before::
 
 After::
 
-    %h, %y, %q, %s = flow.dispatch @rows(%x, %r, ...)    each work-group all of it for some rows
+    %_, %y, %q, %s = flow.dispatch @rows(%x, %r, ...)    each work-group all of it for some rows
 
 Law: a row of each result depends on the same row of what came before, and on vectors and weights
 that were there from the start; so nobody has to wait for the rows of others. The numbers are the
@@ -84,10 +84,11 @@ def row_chains(found: Iterable[T], calls: Calls[T], most: int) -> list[list[T]]:
     return [chain for chain in chains if len(chain) > 1]
 
 
-def row_kernel(steps: Sequence[Step]) -> Kernel:
-    """The kernel of a chain."""
+def row_kernel(steps: Sequence[Step], private: Collection[int]) -> Kernel:
+    """The kernel of a chain; nobody else reads its ``private`` tensors."""
     multiple = max(step.by_rows.multiple for step in steps)
-    return fused_rows(steps, rows_at_once=block_rows(steps[0].by_rows.rows, multiple))
+    at_once = block_rows(steps[0].by_rows.rows, multiple)
+    return fused_rows(steps, rows_at_once=at_once, private=private)
 
 
 def _by_rows(kernel: Kernel | None, most: int) -> ByRows | None:
@@ -165,12 +166,19 @@ def _fuse(module: ir.Module, context: PatternContext, chain: Sequence[Any]) -> N
     ]
     written = [result for op in chain for result in op.results]
     read = list(dict.fromkeys(n for step in steps for n in step.inputs))
-    kernel = row_kernel(steps)
+    members = [op.operation for op in chain]
+    private = {
+        number(value)
+        for value in written
+        if all(use.owner.operation in members for use in value.uses)
+    }
+    kernel = row_kernel(steps, private)
     with ir.InsertionPoint(chain[-1]):
         calls = KernelCalls(module, context, ir.Location.fused([op.location for op in chain]))
         results = calls.call(kernel, [values[n] for n in read if values[n] not in written])
     for value, result in zip(written, results, strict=True):
-        value.replace_all_uses_with(result)
+        if number(value) not in private:
+            value.replace_all_uses_with(result)
     for op in reversed(chain):
         op.erase()
 

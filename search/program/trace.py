@@ -133,7 +133,8 @@ class Trace:
     def _fuse(self) -> None:
         kernels = [item for item in self._items if item.kernel]
         most = most_weight_bytes(self._isa.lanes)
-        for chain in row_chains(kernels, _Items(self._items), most):
+        known = _Items(self._items)
+        for chain in row_chains(kernels, known, most):
             numbers: dict[_Tensor, int] = {}
 
             def number(tensor: _Tensor, numbers: dict[_Tensor, int] = numbers) -> int:
@@ -144,7 +145,9 @@ class Trace:
                 for item in chain
                 if item.kernel
             ]
-            chain[-1].kernel = row_kernel(steps)
+            written = [tensor for item in chain for tensor in item.writes]
+            private = {number(tensor) for tensor in written if known.is_read_by(tensor, chain)}
+            chain[-1].kernel = row_kernel(steps, private)
             for item in chain[:-1]:
                 self._items.remove(item)
 
@@ -199,6 +202,10 @@ class _Items(Calls[_Item]):
             for tensor, operand in zip(call.reads, call.kernel.inputs, strict=True)
             if tensor in written
         ]
+
+    def is_read_by(self, tensor: _Tensor, items: Sequence[_Item]) -> bool:
+        """Whether nobody but ``items`` reads it."""
+        return all(reader in items for reader in self._readers.get(tensor, ()))
 
     def is_free(self, chain: Sequence[_Item], call: _Item) -> bool:
         members = [*chain, call]

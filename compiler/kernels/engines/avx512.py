@@ -23,6 +23,7 @@ class _Avx512(Broadcasting):
     tiles: int = 3
     blocks: ClassVar[Mapping[int, int]] = {3: 8, 2: 12, 1: 16}
     lanes: ClassVar[int] = 16
+    fewest_rows: ClassVar[int] = 8
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,10 @@ class Engine(ABC):
     row_multiple: ClassVar[int] = 1
     """Activations are padded to so many rows (their contents there do not matter)."""
 
+    fewest_rows: ClassVar[int] = 32
+    """So many rows at least should meet weights that come from the second cache; fewer only where
+    that was measured to be as fast."""
+
     signed: ClassVar[bool] = False
     """Whether int8 activations are read as signed."""
 
