@@ -1,7 +1,8 @@
 """Judges without models, for studies in other processes too: what they do is in the environment.
 
 ``CANAO_TEST_SECONDS``: how long a trial takes. ``CANAO_TEST_LOG``: a file that gets a line for
-each evaluation. ``CANAO_TEST_FATAL``: the number of hidden units at which the process is killed.
+each evaluation. ``CANAO_TEST_TOGETHER``: how many processes must have begun one before any ends.
+``CANAO_TEST_FATAL``: the number of hidden units at which the process is killed.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ class Judge:
         if log := os.environ.get("CANAO_TEST_LOG"):
             with Path(log).open("a", encoding="utf-8") as file:
                 file.write(f"{architecture.digest} {os.getpid()}\n")
+            together = int(os.environ.get("CANAO_TEST_TOGETHER", "1"))
+            end = time.monotonic() + 60
+            while len(_processes(Path(log))) < together and time.monotonic() < end:
+                time.sleep(0.01)
         if os.environ.get("CANAO_TEST_FATAL") == str(architecture.hidden):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(float(os.environ.get("CANAO_TEST_SECONDS", "0")))
@@ -62,6 +67,10 @@ class Judge:
         return finding, Outcome(
             accuracy=accuracy, latency=latency, memory=memory, violations=over, reason=reason
         )
+
+
+def _processes(log: Path) -> set[str]:
+    return {line.split()[-1] for line in log.read_text(encoding="utf-8").splitlines()}
 
 
 def judge(folder: StudyFolder) -> Judge:

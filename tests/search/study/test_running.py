@@ -117,7 +117,7 @@ def test_two_processes_share_a_study_over_grpc(tmp_path: Path) -> None:
     server.start()
     log = tmp_path / "log"
     url = f"grpc://localhost:{port}"
-    environment = {"CANAO_TEST_LOG": str(log), "CANAO_TEST_SECONDS": "0.1"}
+    environment = {"CANAO_TEST_LOG": str(log), "CANAO_TEST_TOGETHER": "2"}
     try:
         # Each with a directory of its own, as on two machines.
         workers = [
