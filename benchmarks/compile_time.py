@@ -1,11 +1,12 @@
 """What compiling and loading cost, and what a session adds to IREE's own benchmark tool.
 
     python benchmarks/compile_time.py [--models minilm,bert-base] [--seq-len 128] [--runs 3]
-                                      [--json FILE]
+                                      [--precisions f32,bf16,int8] [--json FILE]
 
 For each model, ``canao compile`` for this machine in a process of its own: wall time, CPU
-time and peak memory, with an empty cache and again with what that left there. Then the time
-to load the bundle in fresh processes, and calls of a session in turns with
+time and peak memory, with an empty cache and again with what that left there; the precisions
+take turns. Then for each the time to load the bundle in fresh processes, and calls of a session
+in turns with
 ``iree-benchmark-module`` on the same module and inputs.
 """
 
@@ -97,44 +98,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     for name in options.models:
         for seq_len in options.seq_len:
-            results["models"].append(_measure(name, seq_len, options.runs))
+            results["models"] += _measure(name, seq_len, options.precisions, options.runs)
             write_json(options.json, results)
     if options.docs:
         replace_text(options.docs / "compile-time.md", markdown(results))
     return 0
 
 
-def _measure(name: str, seq_len: int, runs: int) -> dict[str, Any]:
+def _measure(
+    name: str, seq_len: int, precisions: Sequence[str], runs: int
+) -> list[dict[str, Any]]:
+    """One row of results for each precision."""
     model = materialize(name, cache_directory())
-    found: dict[str, Any] = {"model": name, "title": model.title, "seq_len": seq_len}
-    found["load"] = load_average()
+    load = load_average()
+    costs: dict[tuple[str, str], list[Cost]] = {}
     with tempfile.TemporaryDirectory(prefix="canao-bench-") as scratch:
         for state in ("cold", "warm"):
-            costs = []
             for run in range(runs):
-                # What the first run leaves behind is the full cache of the warm ones.
-                place = Path(scratch, f"cache{run if state == 'cold' else 0}")
-                output = place / f"{state}{run}.canao"
-                costs.append(_compile(model.directory, seq_len, place, output))
-                _tell(f"{model.title}, {state} cache: {costs[-1].wall_s:.1f} s")
-            found[state] = [cost.to_json() for cost in costs]
-        found["bytes"] = output.stat().st_size
-        cpus = choose_cpus(1)
-        loads = [run_script(_LOAD, output, cpus) for _ in range(_LOAD_PROCESSES)]
-        found["loading"] = [{k: significant(v) for k, v in load.items()} for load in loads]
-        _tell(f"{model.title}: loads in {_median(loads, 'load_s'):.3f} s")
-        found["calls"] = []
-        for threads in (1, 2):
-            rounds = run_script(_OVERHEAD, output, choose_cpus(threads), _ROUNDS, _CALLS)
-            found["calls"].append(_calls(threads, rounds))
-            _tell(f"{model.title}, {threads} thread(s): {found['calls'][-1]['overhead_ms']} ms")
-    return found
+                for precision in precisions:
+                    # What the first run leaves behind is the full cache of the warm ones.
+                    place = Path(scratch, f"{precision}{run if state == 'cold' else 0}")
+                    output = Path(scratch, f"{precision}.canao")
+                    cost = _compile(model.directory, seq_len, precision, place, output)
+                    costs.setdefault((precision, state), []).append(cost)
+                    _tell(f"{model.title}, {precision}, {state} cache: {cost.wall_s:.1f} s")
+        return [
+            {
+                "model": name,
+                "title": model.title,
+                "seq_len": seq_len,
+                "precision": precision,
+                "load": load,
+                **{
+                    state: [cost.to_json() for cost in costs[precision, state]]
+                    for state in ("cold", "warm")
+                },
+                **_run(f"{model.title}, {precision}", Path(scratch, f"{precision}.canao")),
+            }
+            for precision in precisions
+        ]
 
 
-def _compile(model: Path, seq_len: int, cache: Path, output: Path) -> Cost:
+def _run(title: str, bundle: Path) -> dict[str, Any]:
+    """Loading and calling."""
+    loads = [run_script(_LOAD, bundle, choose_cpus(1)) for _ in range(_LOAD_PROCESSES)]
+    _tell(f"{title}: loads in {_median(loads, 'load_s'):.3f} s")
+    called = []
+    for threads in (1, 2):
+        rounds = run_script(_OVERHEAD, bundle, choose_cpus(threads), _ROUNDS, _CALLS)
+        called.append(_calls(threads, rounds))
+        _tell(f"{title}, {threads} thread(s): {called[-1]['overhead_ms']} ms")
+    return {
+        "bytes": bundle.stat().st_size,
+        "loading": [{k: significant(v) for k, v in load.items()} for load in loads],
+        "calls": called,
+    }
+
+
+def _compile(model: Path, seq_len: int, precision: str, cache: Path, output: Path) -> Cost:
     program = Path(sys.executable).with_name("canao")
     command = [str(program), "compile", str(model), "--target", "host", "--json"]
-    command += ["--seq-len", str(seq_len), "-o", str(output)]
+    command += ["--seq-len", str(seq_len), "--precision", precision, "-o", str(output)]
     cache.mkdir(exist_ok=True)
     return run_measured(command, {"CANAO_CACHE_DIR": str(cache)})
 
@@ -155,18 +179,32 @@ def markdown(results: dict[str, Any]) -> str:
     """The page made of the results."""
     machine = results["machine"]
     compiling = [
-        ["Model", "Tokens", "Cache", "Wall, s", "CPU, s", "Peak memory, GB", "Bundle, MB"]
+        [
+            *("Model", "Tokens", "Precision", "Cache", "Wall, s", "CPU, s", "To f32's"),
+            *("Peak memory, GB", "Bundle, MB"),
+        ]
     ]
-    loading = [["Model", "Tokens", "import canao, s", "Load, s", "First call, ms", "Second, ms"]]
-    calling = [["Model", "Tokens", "Threads", "Session, ms", "IREE's tool, ms", "Overhead, ms"]]
+    loading = [
+        [
+            *("Model", "Tokens", "Precision", "import canao, s", "Load, s"),
+            *("First call, ms", "Second, ms"),
+        ]
+    ]
+    calling = [
+        [
+            *("Model", "Tokens", "Precision", "Threads", "Session, ms", "IREE's tool, ms"),
+            "Overhead, ms",
+        ]
+    ]
     for model in results["models"]:
-        where = [model["title"], str(model["seq_len"])]
+        where = [model["title"], str(model["seq_len"]), model["precision"]]
         for state in ("cold", "warm"):
             wall, cpu, peak = (
                 _median(model[state], key) for key in ("wall_s", "cpu_s", "tree_peak_bytes")
             )
-            numbers = [f"{wall:.1f}", f"{cpu:.1f}", f"{peak / 1e9:.2f}"]
-            compiling.append([*where, state, *numbers, f"{model['bytes'] / 1e6:.0f}"])
+            numbers = [f"{wall:.1f}", f"{cpu:.1f}", _ratio(results, model, state)]
+            numbers += [f"{peak / 1e9:.2f}", f"{model['bytes'] / 1e6:.0f}"]
+            compiling.append([*where, state, *numbers])
         names = ("import_s", "load_s", "first_call_s", "second_call_s")
         imported, loaded, first, second = (_median(model["loading"], key) for key in names)
         numbers = [f"{imported:.3f}", f"{loaded:.3f}", f"{first * 1e3:.3g}"]
@@ -178,21 +216,36 @@ def markdown(results: dict[str, Any]) -> str:
         "# What compiling and loading cost",
         "Made by `python benchmarks/compile_time.py`; every run is in "
         "`benchmarks/results/compile-time.json`. BERT models with a question-answering head, "
-        "f32, for the machine itself; medians.",
+        "for the machine itself; medians.",
         "## Compiling\n\n`canao compile MODEL --target host`, including its check against "
-        "PyTorch, in a process of its own; memory is that of all its processes together.",
-        table(compiling, numbers_from=3),
+        "PyTorch, in a process of its own; the precisions in turns. *To f32's* is the median "
+        "ratio of wall times within a turn. Memory is that of all its processes together.",
+        table(compiling, numbers_from=4),
         "## Loading\n\nIn a fresh process on one core, the files being in the system's cache.",
-        table(loading, numbers_from=1),
+        table(loading, numbers_from=3),
         "## A session's own time\n\nA call with NumPy arrays in and out, next to "
         "`iree-benchmark-module` on the same module, whose inputs are on the device already; "
         "the two in turns.",
-        table(calling, numbers_from=1),
+        table(calling, numbers_from=3),
         f"{results['date']}, {machine['processor']} "
         f"(family/model/stepping {machine['family_model_stepping']}), "
         f"{machine['logical_cores']} cores, {machine['system']}, Python {machine['python']}.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _ratio(results: dict[str, Any], model: dict[str, Any], state: str) -> str:
+    """A precision's wall time over that of f32 in the same turn."""
+    same = ("model", "seq_len")
+    plain = [
+        other
+        for other in results["models"]
+        if other["precision"] == "f32" and all(other[key] == model[key] for key in same)
+    ]
+    if not plain or model["precision"] == "f32":
+        return "-"
+    pairs = zip(model[state], plain[0][state], strict=True)
+    return f"{statistics.median(ours['wall_s'] / f32['wall_s'] for ours, f32 in pairs):.2f}"
 
 
 def _median(rows: Sequence[dict[str, float]], key: str) -> float:
@@ -203,6 +256,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Measure compiling, loading and calling.")
     parser.add_argument("--models", type=one_of(MODELS), default=["minilm", "bert-base"])
     parser.add_argument("--seq-len", type=whole_numbers, default=[128])
+    parser.add_argument(
+        "--precisions", type=one_of(("f32", "bf16", "int8")), default=["f32", "bf16", "int8"]
+    )
     parser.add_argument("--runs", type=int, default=3, help="default %(default)s")
     add_outputs(parser, "compile-time.json")
     return parser
