@@ -29,7 +29,7 @@ from canao.compiler.kernels.engines.base import Engine
 from canao.compiler.kernels.engines.registry import ENGINES, engines
 
 from ...profiles import compiling
-from .batch import run_batch, run_batch_on_arm
+from .batch import run_batch
 
 _Array = np.ndarray[Any, Any]
 
@@ -236,7 +236,7 @@ def test_on_arm(precision: str) -> None:
         (attention_kernel(engine, c.shape, c.sources, c.form), c.numbers(precision))
         for c in small_cases()
     ]
-    results = run_batch_on_arm(batch, target)
+    results = run_batch(batch, target)
     for case, (_, operands), found in zip(small_cases(), batch, results, strict=True):
         case.check(engine, operands, found)
 

@@ -13,7 +13,7 @@ from canao import targets
 from canao.compiler.kernels.embedding import Term, embedding_kernel, embedding_reference
 
 from ...profiles import compiling
-from .batch import run_batch_on_arm
+from .batch import run_batch
 from .support import run_kernel
 
 _Array = np.ndarray[Any, Any]
@@ -124,7 +124,7 @@ def test_on_arm_too() -> None:
             for one in arguments_of(terms, width, rng)
         ]
         batch.append((embedding_kernel(8, width, terms, lanes=4), given_))
-    found = run_batch_on_arm(batch, targets.get("arm64"))
+    found = run_batch(batch, targets.get("arm64"))
     for one, (_, given_), terms in zip(found, batch, sums, strict=True):
         expected = embedding_reference(8, terms, given_)
         np.testing.assert_allclose(one, expected, rtol=1e-6, atol=1e-5)
