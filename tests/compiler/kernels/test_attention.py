@@ -27,9 +27,10 @@ from canao.compiler.kernels.engines.amx import AmxBf16
 from canao.compiler.kernels.engines.avx512 import Avx512Bf16, Avx512F32, Avx512Int8
 from canao.compiler.kernels.engines.base import Engine
 from canao.compiler.kernels.engines.registry import ENGINES, engines
+from canao.targets import Target
 
 from ...profiles import compiling
-from .batch import run_batch
+from .batch import ARM, run_batch
 
 _Array = np.ndarray[Any, Any]
 
@@ -39,6 +40,12 @@ KINDS = [
     kind
     for kind in ENGINES
     if kind.precision in PRECISIONS and set(kind.features) <= set(HOST.features)
+]
+# Each where the fewest features are.
+KINDS_ON_ARM = [
+    (next(n for n in ARM if set(kind.features) <= set(targets.get(n).features)), kind)
+    for kind in ENGINES
+    if kind.precision in PRECISIONS and kind.name.startswith("neon")
 ]
 LOWEST = np.finfo(np.float32).min
 # Of the largest |v|.
@@ -116,24 +123,24 @@ def form_of(shape: AttentionShape, **parameters: Any) -> AttentionForm:
     return AttentionForm(scale=shape.head_dim**-0.5, **parameters)
 
 
-def engine_of(kind: type[Engine]) -> Engine:
-    found = engines(HOST.features, kind.precision)
+def engine_of(kind: type[Engine], target: Target = HOST) -> Engine:
+    found = engines(target.features, kind.precision)
     return next(engine for engine in found if type(engine) is kind)
 
 
-def run(engine: Engine, cases: Sequence[Case]) -> None:
+def run(engine: Engine, cases: Sequence[Case], target: Target = HOST) -> None:
     """Compile the cases into one module, run it, check each."""
     batch = []
     for case in cases:
         kernel = attention_kernel(engine, case.shape, case.sources, case.form)
         batch.append((kernel, case.numbers(engine.precision)))
-    results = run_batch(batch, HOST)
+    results = run_batch(batch, target)
     for case, (_, operands), found in zip(cases, batch, results, strict=True):
         case.check(engine, operands, found)
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
+def cases(draw: st.DrawFn, target: Target = HOST) -> Case:
     queries = draw(st.integers(1, 70))
     kv_heads = draw(st.integers(1, 3))
     shape = AttentionShape(
@@ -173,7 +180,7 @@ def cases(draw: st.DrawFn) -> Case:
         output=draw(st.sampled_from(["f32", "bf16"])),
         output_rows=shape.batch * shape.queries + draw(st.integers(0, 20)),
         output_stride=width + draw(st.sampled_from([0, 1, 40])),
-        native_bf16="avx512bf16" in HOST.features and draw(st.booleans()),
+        native_bf16="avx512bf16" in target.features and draw(st.booleans()),
     )
     seed = draw(st.integers(0, 2**32))
     size = draw(st.sampled_from([0.0, 1.0, 1.0, 30.0]))
@@ -226,19 +233,19 @@ def test_more_keys_than_fit(kind: type[Engine]) -> None:
     run(engine, long_cases())
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_on_arm(precision: str) -> None:
-    target = targets.get("arm64")
-    features = {*target.features, "dotprod", "i8mm", "bf16"}
-    target = dataclasses.replace(target, features=tuple(sorted(features)))
-    (engine, *_) = engines(target.features, precision)
-    batch = [
-        (attention_kernel(engine, c.shape, c.sources, c.form), c.numbers(precision))
-        for c in small_cases()
-    ]
-    results = run_batch(batch, target)
-    for case, (_, operands), found in zip(small_cases(), batch, results, strict=True):
-        case.check(engine, operands, found)
+@pytest.mark.parametrize(("name", "kind"), KINDS_ON_ARM)
+@compiling(6)  # half of what runs here: it takes longest to compile
+@given(data=st.data())
+def test_any_attention_on_arm(name: str, kind: type[Engine], data: st.DataObject) -> None:
+    target = targets.get(name)
+    drawn = data.draw(st.lists(cases(target), min_size=3, max_size=3))
+    run(engine_of(kind, target), drawn, target)
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS_ON_ARM)
+def test_one_of_each_on_arm(name: str, kind: type[Engine]) -> None:
+    target = targets.get(name)
+    run(engine_of(kind, target), small_cases(), target)
 
 
 @pytest.mark.parametrize("kind", KINDS)
