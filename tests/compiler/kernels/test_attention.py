@@ -47,6 +47,7 @@ KINDS_ON_ARM = [
     for kind in ENGINES
     if kind.precision in PRECISIONS and kind.name.startswith("neon")
 ]
+EVERYWHERE = [*(("host", kind) for kind in KINDS), *KINDS_ON_ARM]
 LOWEST = np.finfo(np.float32).min
 # Of the largest |v|.
 TOLERANCE = {"f32": 2e-6, "bf16": 4e-3}
@@ -248,27 +249,29 @@ def test_one_of_each_on_arm(name: str, kind: type[Engine]) -> None:
     run(engine_of(kind, target), small_cases(), target)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_heads_do_not_touch_one_another(kind: type[Engine]) -> None:
+@pytest.mark.parametrize(("name", "kind"), EVERYWHERE)
+def test_heads_do_not_touch_one_another(name: str, kind: type[Engine]) -> None:
     """NaN in one head, or in one sequence, stays there."""
-    engine = engine_of(kind)
+    target = targets.get(name)
+    engine = engine_of(kind, target)
     shape = AttentionShape(2, 20, 20, 3, 24)
     case = Case(shape, Sources.joined(shape), form_of(shape))
     (clean,) = case.numbers(engine.precision)
     spoiled = clean.copy()
     spoiled[:20, 24:48] = spoiled[:20, 96:120] = spoiled[:20, 168:192] = np.nan
     kernel = attention_kernel(engine, shape, case.sources, case.form)
-    (found,) = run_batch([(kernel, [spoiled])], HOST)
+    (found,) = run_batch([(kernel, [spoiled])], target)
     assert np.isnan(found[:20, 24:48]).all()
     expected = attention_reference(shape, case.sources, case.form, [clean])
     found[:20, 24:48] = expected[:20, 24:48]
     case.check(engine, [clean], found)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_row_of_huge_biases_keeps_the_largest(kind: type[Engine]) -> None:
+@pytest.mark.parametrize(("name", "kind"), EVERYWHERE)
+def test_a_row_of_huge_biases_keeps_the_largest(name: str, kind: type[Engine]) -> None:
     """Scores that differ by nothing or by more than counts, of both signs, also in chunks."""
-    engine = engine_of(kind)
+    target = targets.get(name)
+    engine = engine_of(kind, target)
     found = []
     for keys in (300, 4096):
         shape = AttentionShape(1, 7, keys, 1, 16)
@@ -285,7 +288,7 @@ def test_a_row_of_huge_biases_keeps_the_largest(kind: type[Engine]) -> None:
         (attention_kernel(engine, case.shape, case.sources, case.form), operands)
         for case, operands in found
     ]
-    for (case, operands), result in zip(found, run_batch(batch, HOST), strict=True):
+    for (case, operands), result in zip(found, run_batch(batch, target), strict=True):
         case.check(engine, operands, result)
 
 

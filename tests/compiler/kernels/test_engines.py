@@ -17,7 +17,7 @@ from canao.compiler.kernels.engines.registry import ENGINES, by_label, engine_fo
 from canao.compiler.kernels.executable import Kernel, Operand
 from canao.errors import InputError
 
-from .batch import run_batch
+from .batch import PLACES, run_batch
 from .product_cases import from_bf16, to_bf16
 
 _Array = np.ndarray[Any, Any]
@@ -152,7 +152,7 @@ def gathered(engine: Engine, rows: int, depth: int, kept: int, outputs: int) -> 
     return Kernel(f"gathered_{engine.label}", inputs, (output,), panels, body)
 
 
-@pytest.mark.parametrize("name", ["host", "arm64", "arm64-i8mm"])
+@pytest.mark.parametrize("name", PLACES)
 def test_depth_groups_out_of_order(name: str) -> None:
     target = targets.get(name)
     rng = np.random.default_rng(7)

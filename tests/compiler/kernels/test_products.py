@@ -18,7 +18,7 @@ from canao.compiler.kernels.product import ProductShape
 from canao.targets import Target, machine_arch
 
 from ...profiles import compiling
-from .batch import run_batch
+from .batch import ARM, run_batch
 from .product_cases import IDENTITY, product_case
 
 HOST = targets.get("host")
@@ -26,7 +26,6 @@ HOST = targets.get("host")
 _NARROW = tuple(f for f in HOST.features if not f.startswith(("avx512", "amx")))
 NARROW = dataclasses.replace(HOST, features=_NARROW)
 TARGETS = {"host": HOST, **({"avx2": NARROW} if HOST.features != _NARROW else {})}
-ARM = ("arm64", "arm64-i8mm")
 
 shapes = st.builds(ProductShape, st.integers(1, 45), st.integers(1, 200), st.integers(1, 110))
 epilogues = st.builds(

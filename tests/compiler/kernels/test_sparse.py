@@ -19,7 +19,7 @@ from canao.compiler.kernels.words import words_kernel
 from canao.targets import Target
 
 from ...profiles import compiling
-from .batch import run_batch
+from .batch import ARM, run_batch
 from .product_cases import IDENTITY
 from .sparse_cases import PATTERNS, sparse_case, words
 
@@ -77,7 +77,7 @@ def test_sparse_products_here(
     check(data, HOST, shape, epilogue, seed)
 
 
-@pytest.mark.parametrize("name", ["arm64", "arm64-i8mm"])
+@pytest.mark.parametrize("name", ARM)
 @compiling(2)
 @given(data=st.data(), shape=shapes, epilogue=epilogues, seed=st.integers(0, 2**32))
 def test_sparse_products_on_arm(

@@ -22,7 +22,7 @@ from canao.compiler.kernels.weight_rows import MOST_ROWS, rows_engine
 from canao.targets import Target
 
 from ...profiles import compiling
-from .batch import run_batch
+from .batch import ARM, run_batch
 from .product_cases import IDENTITY, Case, finished, from_bf16, to_bf16
 from .test_products import TARGETS
 
@@ -136,7 +136,7 @@ def test_products_here(name: str, data: st.DataObject, epilogue: Epilogue, seed:
     check(TARGETS[name], data, epilogue, seed)
 
 
-@pytest.mark.parametrize("name", ["arm64", "arm64-i8mm"])
+@pytest.mark.parametrize("name", ARM)
 @compiling(2)
 @given(data=st.data(), epilogue=epilogues, seed=st.integers(0, 2**32))
 def test_products_on_arm(name: str, data: st.DataObject, epilogue: Epilogue, seed: int) -> None:
