@@ -29,7 +29,7 @@ WAYS: list[tuple[Scheme, Form]] = [
     ("static", "u8"),
     ("static", "s8"),
 ]
-SMALLEST = np.finfo(np.float32).tiny  # what is smaller is denormal
+SMALLEST = float(np.finfo(np.float32).tiny)  # what is smaller is denormal
 STATIC = (0.037, -1.25)
 
 
