@@ -1,43 +1,31 @@
-"""Running one kernel on this machine with NumPy in and out."""
+"""Running one kernel with NumPy in and out."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import iree.runtime as runtime
 import numpy as np
 
 from canao import targets
 from canao.compiler.kernels.executable import Kernel
-from canao.compiler.kernels.trial import build, program
+from canao.compiler.kernels.trial import program
+from canao.targets import Target
+
+from .batch import Call, load
 
 __all__ = ["load_kernel", "run_kernel"]
 
-Call = Callable[[Sequence[np.ndarray[Any, Any]]], list[Any]]
+HOST = targets.get("host")
 
 
-def load_kernel(kernel: Kernel) -> Call:
-    """Compile ``kernel`` for the host; what it returns calls it, any number of times."""
-    with tempfile.TemporaryDirectory() as folder:
-        module = Path(folder) / "kernel.vmfb"
-        build(program(kernel), targets.get("host"), module)
-        text = module.read_bytes()
-    config = runtime.Config("local-sync")
-    context = runtime.SystemContext(config=config)
-    context.add_vm_module(runtime.VmModule.copy_buffer(config.vm_instance, text))
-    main = context.modules.module["main"]
-
-    def call(arguments: Sequence[np.ndarray[Any, Any]]) -> list[Any]:
-        found = main(*arguments)
-        results = found if isinstance(found, (list, tuple)) else [found]
-        return [np.array(result.to_host()) for result in results]
-
-    return call
+def load_kernel(kernel: Kernel, target: Target = HOST) -> Call:
+    """Compile ``kernel`` for ``target``; what it returns calls it, any number of times."""
+    return load(program(kernel), len(kernel.outputs), target)
 
 
-def run_kernel(kernel: Kernel, arguments: Sequence[np.ndarray[Any, Any]]) -> list[Any]:
+def run_kernel(
+    kernel: Kernel, arguments: Sequence[np.ndarray[Any, Any]]
+) -> list[np.ndarray[Any, Any]]:
     """Compile ``kernel`` for the host, call it once, return its outputs."""
     return load_kernel(kernel)(arguments)

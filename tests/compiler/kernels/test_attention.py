@@ -27,9 +27,10 @@ from canao.compiler.kernels.engines.amx import AmxBf16
 from canao.compiler.kernels.engines.avx512 import Avx512Bf16, Avx512F32, Avx512Int8
 from canao.compiler.kernels.engines.base import Engine
 from canao.compiler.kernels.engines.registry import ENGINES, engines
+from canao.targets import Target
 
 from ...profiles import compiling
-from .batch import run_batch, run_batch_on_arm
+from .batch import ARM, run_batch
 
 _Array = np.ndarray[Any, Any]
 
@@ -40,6 +41,13 @@ KINDS = [
     for kind in ENGINES
     if kind.precision in PRECISIONS and set(kind.features) <= set(HOST.features)
 ]
+# Each where the fewest features are.
+KINDS_ON_ARM = [
+    (next(n for n in ARM if set(kind.features) <= set(targets.get(n).features)), kind)
+    for kind in ENGINES
+    if kind.precision in PRECISIONS and kind.name.startswith("neon")
+]
+EVERYWHERE = [*(("host", kind) for kind in KINDS), *KINDS_ON_ARM]
 LOWEST = np.finfo(np.float32).min
 # Of the largest |v|.
 TOLERANCE = {"f32": 2e-6, "bf16": 4e-3}
@@ -116,24 +124,24 @@ def form_of(shape: AttentionShape, **parameters: Any) -> AttentionForm:
     return AttentionForm(scale=shape.head_dim**-0.5, **parameters)
 
 
-def engine_of(kind: type[Engine]) -> Engine:
-    found = engines(HOST.features, kind.precision)
+def engine_of(kind: type[Engine], target: Target = HOST) -> Engine:
+    found = engines(target.features, kind.precision)
     return next(engine for engine in found if type(engine) is kind)
 
 
-def run(engine: Engine, cases: Sequence[Case]) -> None:
+def run(engine: Engine, cases: Sequence[Case], target: Target = HOST) -> None:
     """Compile the cases into one module, run it, check each."""
     batch = []
     for case in cases:
         kernel = attention_kernel(engine, case.shape, case.sources, case.form)
         batch.append((kernel, case.numbers(engine.precision)))
-    results = run_batch(batch, HOST)
+    results = run_batch(batch, target)
     for case, (_, operands), found in zip(cases, batch, results, strict=True):
         case.check(engine, operands, found)
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
+def cases(draw: st.DrawFn, target: Target = HOST) -> Case:
     queries = draw(st.integers(1, 70))
     kv_heads = draw(st.integers(1, 3))
     shape = AttentionShape(
@@ -173,7 +181,7 @@ def cases(draw: st.DrawFn) -> Case:
         output=draw(st.sampled_from(["f32", "bf16"])),
         output_rows=shape.batch * shape.queries + draw(st.integers(0, 20)),
         output_stride=width + draw(st.sampled_from([0, 1, 40])),
-        native_bf16="avx512bf16" in HOST.features and draw(st.booleans()),
+        native_bf16="avx512bf16" in target.features and draw(st.booleans()),
     )
     seed = draw(st.integers(0, 2**32))
     size = draw(st.sampled_from([0.0, 1.0, 1.0, 30.0]))
@@ -226,42 +234,44 @@ def test_more_keys_than_fit(kind: type[Engine]) -> None:
     run(engine, long_cases())
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_on_arm(precision: str) -> None:
-    target = targets.get("arm64")
-    features = {*target.features, "dotprod", "i8mm", "bf16"}
-    target = dataclasses.replace(target, features=tuple(sorted(features)))
-    (engine, *_) = engines(target.features, precision)
-    batch = [
-        (attention_kernel(engine, c.shape, c.sources, c.form), c.numbers(precision))
-        for c in small_cases()
-    ]
-    results = run_batch_on_arm(batch, target)
-    for case, (_, operands), found in zip(small_cases(), batch, results, strict=True):
-        case.check(engine, operands, found)
+@pytest.mark.parametrize(("name", "kind"), KINDS_ON_ARM)
+@compiling(6)  # half of what runs here: it takes longest to compile
+@given(data=st.data())
+def test_any_attention_on_arm(name: str, kind: type[Engine], data: st.DataObject) -> None:
+    target = targets.get(name)
+    drawn = data.draw(st.lists(cases(target), min_size=3, max_size=3))
+    run(engine_of(kind, target), drawn, target)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_heads_do_not_touch_one_another(kind: type[Engine]) -> None:
+@pytest.mark.parametrize(("name", "kind"), KINDS_ON_ARM)
+def test_one_of_each_on_arm(name: str, kind: type[Engine]) -> None:
+    target = targets.get(name)
+    run(engine_of(kind, target), small_cases(), target)
+
+
+@pytest.mark.parametrize(("name", "kind"), EVERYWHERE)
+def test_heads_do_not_touch_one_another(name: str, kind: type[Engine]) -> None:
     """NaN in one head, or in one sequence, stays there."""
-    engine = engine_of(kind)
+    target = targets.get(name)
+    engine = engine_of(kind, target)
     shape = AttentionShape(2, 20, 20, 3, 24)
     case = Case(shape, Sources.joined(shape), form_of(shape))
     (clean,) = case.numbers(engine.precision)
     spoiled = clean.copy()
     spoiled[:20, 24:48] = spoiled[:20, 96:120] = spoiled[:20, 168:192] = np.nan
     kernel = attention_kernel(engine, shape, case.sources, case.form)
-    (found,) = run_batch([(kernel, [spoiled])], HOST)
+    (found,) = run_batch([(kernel, [spoiled])], target)
     assert np.isnan(found[:20, 24:48]).all()
     expected = attention_reference(shape, case.sources, case.form, [clean])
     found[:20, 24:48] = expected[:20, 24:48]
     case.check(engine, [clean], found)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_row_of_huge_biases_keeps_the_largest(kind: type[Engine]) -> None:
+@pytest.mark.parametrize(("name", "kind"), EVERYWHERE)
+def test_a_row_of_huge_biases_keeps_the_largest(name: str, kind: type[Engine]) -> None:
     """Scores that differ by nothing or by more than counts, of both signs, also in chunks."""
-    engine = engine_of(kind)
+    target = targets.get(name)
+    engine = engine_of(kind, target)
     found = []
     for keys in (300, 4096):
         shape = AttentionShape(1, 7, keys, 1, 16)
@@ -278,7 +288,7 @@ def test_a_row_of_huge_biases_keeps_the_largest(kind: type[Engine]) -> None:
         (attention_kernel(engine, case.shape, case.sources, case.form), operands)
         for case, operands in found
     ]
-    for (case, operands), result in zip(found, run_batch(batch, HOST), strict=True):
+    for (case, operands), result in zip(found, run_batch(batch, target), strict=True):
         case.check(engine, operands, result)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from hypothesis import strategies as st
 
 from canao import targets
 from canao.compiler.kernels.embedding import Term, embedding_kernel, embedding_reference
+from canao.compiler.kernels.executable import Kernel
 
 from ...profiles import compiling
-from .batch import run_batch_on_arm
-from .support import run_kernel
+from .batch import PLACES, run_batch
 
 _Array = np.ndarray[Any, Any]
 SPECIAL = [np.nan, np.inf, -np.inf, 3e38, -3e38, 0.0, -0.0]
@@ -52,35 +53,61 @@ def arguments_of(terms: list[Term], width: int, rng: np.random.Generator) -> lis
     return found
 
 
-@compiling()
-@given(
-    st.integers(1, 40).flatmap(
-        lambda rows: st.tuples(st.just(rows), st.lists(terms_of(rows), min_size=1, max_size=4))
-    ),
-    st.integers(1, 150),
-    st.sampled_from([4, 8, 16]),
-    st.sampled_from([None, 1, 3]),
-    st.integers(0, 2**31),
-)
-def test_any_sum_of_rows(
-    drawn: tuple[int, list[Term]], width: int, lanes: int, workgroups: int | None, seed: int
-) -> None:
-    rows, terms = drawn
-    kernel = embedding_kernel(rows, width, terms, lanes=lanes, workgroups=workgroups)
-    given_ = arguments_of(terms, width, np.random.default_rng(seed))
-    (found,) = run_kernel(kernel, given_)
-    with np.errstate(all="ignore"):
-        expected = embedding_reference(rows, terms, given_)
-        size = sum(
-            np.abs(embedding_reference(rows, [term], part))
-            for term, part in zip(terms, _parts(terms, given_), strict=True)
+@dataclass(frozen=True)
+class Case:
+    """A kernel's parameters, and its numbers by a seed."""
+
+    rows: int
+    terms: list[Term]
+    width: int
+    lanes: int
+    workgroups: int | None
+    seed: int
+
+    def kernel(self) -> Kernel:
+        return embedding_kernel(
+            self.rows, self.width, self.terms, lanes=self.lanes, workgroups=self.workgroups
         )
-    if any(term.codes for term in terms):
-        finite = np.isfinite(size)
-        difference = np.abs(found[finite] - expected[finite])
-        assert (difference <= 3e-7 * size[finite]).all()
-        found, expected = found[~finite], expected[~finite]
-    np.testing.assert_array_equal(found, expected)
+
+    def arguments(self) -> list[_Array]:
+        return arguments_of(self.terms, self.width, np.random.default_rng(self.seed))
+
+    def check(self, arguments: list[_Array], found: _Array) -> None:
+        with np.errstate(all="ignore"):
+            expected = embedding_reference(self.rows, self.terms, arguments)
+            size = sum(
+                np.abs(embedding_reference(self.rows, [term], part))
+                for term, part in zip(self.terms, _parts(self.terms, arguments), strict=True)
+            )
+        if any(term.codes for term in self.terms):
+            finite = np.isfinite(size)
+            difference = np.abs(found[finite] - expected[finite])
+            assert (difference <= 3e-7 * size[finite]).all()
+            found, expected = found[~finite], expected[~finite]
+        np.testing.assert_array_equal(found, expected)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    rows = draw(st.integers(1, 40))
+    return Case(
+        rows=rows,
+        terms=draw(st.lists(terms_of(rows), min_size=1, max_size=4)),
+        width=draw(st.integers(1, 150)),
+        lanes=draw(st.sampled_from([4, 8, 16])),
+        workgroups=draw(st.sampled_from([None, 1, 3])),
+        seed=draw(st.integers(0, 2**31)),
+    )
+
+
+@pytest.mark.parametrize("name", PLACES)
+@compiling(3)
+@given(st.lists(cases(), min_size=3, max_size=3))
+def test_any_sum_of_rows(name: str, drawn: list[Case]) -> None:
+    batch = [(case.kernel(), case.arguments()) for case in drawn]
+    results = run_batch(batch, targets.get(name))
+    for case, (_, arguments), found in zip(drawn, batch, results, strict=True):
+        case.check(arguments, found)
 
 
 def _parts(terms: list[Term], arguments: list[_Array]) -> list[list[_Array]]:
@@ -110,21 +137,3 @@ def test_by_rows_a_matrix_is_read_where_it_is_written() -> None:
 def test_what_is_no_sum_is_refused(terms: list[Term], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         embedding_kernel(8, 16, terms, lanes=4)
-
-
-def test_on_arm_too() -> None:
-    rng = np.random.default_rng(0)
-    words = Term(table_rows=50, period=8, codes=True)
-    types = Term(table_rows=3, period=8)
-    sums = [[words, types, Term(table_rows=9, period=4, first=3)], [words], [types, words]]
-    batch = []
-    for width, terms in zip((33, 3, 64), sums, strict=True):
-        given_ = [
-            one if one.dtype != np.float32 else np.clip(np.nan_to_num(one), -9, 9)
-            for one in arguments_of(terms, width, rng)
-        ]
-        batch.append((embedding_kernel(8, width, terms, lanes=4), given_))
-    found = run_batch_on_arm(batch, targets.get("arm64"))
-    for one, (_, given_), terms in zip(found, batch, sums, strict=True):
-        expected = embedding_reference(8, terms, given_)
-        np.testing.assert_allclose(one, expected, rtol=1e-6, atol=1e-5)

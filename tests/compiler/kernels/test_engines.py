@@ -17,7 +17,7 @@ from canao.compiler.kernels.engines.registry import ENGINES, by_label, engine_fo
 from canao.compiler.kernels.executable import Kernel, Operand
 from canao.errors import InputError
 
-from .batch import run_batch, run_batch_on_arm
+from .batch import PLACES, run_batch
 from .product_cases import from_bf16, to_bf16
 
 _Array = np.ndarray[Any, Any]
@@ -152,7 +152,7 @@ def gathered(engine: Engine, rows: int, depth: int, kept: int, outputs: int) -> 
     return Kernel(f"gathered_{engine.label}", inputs, (output,), panels, body)
 
 
-@pytest.mark.parametrize("name", ["host", "arm64", "arm64-i8mm"])
+@pytest.mark.parametrize("name", PLACES)
 def test_depth_groups_out_of_order(name: str) -> None:
     target = targets.get(name)
     rng = np.random.default_rng(7)
@@ -170,9 +170,8 @@ def test_depth_groups_out_of_order(name: str) -> None:
         cases.append((kernel, [stored(x, engine), engine.pack(stored(w, engine)), places]))
         columns = (places[:, None] * engine.group + np.arange(engine.group)).ravel()
         expected.append(x[:rows, columns] @ w.T)
-    run = run_batch if name == "host" else run_batch_on_arm
     assert cases
-    for found, sums in zip(run(cases, target), expected, strict=True):
+    for found, sums in zip(run_batch(cases, target), expected, strict=True):
         # All of these are whole numbers that f32 and bf16 hold.
         np.testing.assert_array_equal(found[:, :outputs], sums)
         assert not found[:, outputs:].any()
@@ -219,9 +218,8 @@ def test_sums_kept_as_they_are(name: str) -> None:
             kernel = kept(engine, rows, depth, outputs, element)
             cases.append((kernel, [stored(x, engine), engine.pack(stored(w, engine))]))
             expected.append((engine, x[:rows, :depth] @ w.T))
-    run = run_batch if name == "host" else run_batch_on_arm
     assert cases
-    for found, (engine, sums) in zip(run(cases, target), expected, strict=True):
+    for found, (engine, sums) in zip(run_batch(cases, target), expected, strict=True):
         whole = found.view(np.int32 if engine.precision == "int8" else np.float32)[:rows]
         np.testing.assert_array_equal(whole[:, :outputs], sums)
         assert not whole[:, outputs:].any()

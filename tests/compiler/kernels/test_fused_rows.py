@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from canao.compiler.kernels.trial import build
 from canao.targets import Target
 
 from ...profiles import compiling
-from .batch import ARM_COMMAND, arm_tool
+from .batch import ARM, load
 
 _Array = np.ndarray[Any, Any]
 
@@ -191,25 +190,14 @@ def test_fused_is_the_same_to_the_bit(
     check(steps, results, sizes.rows)
 
 
-@pytest.mark.parametrize("name", ["arm64", "arm64-i8mm"])
-def test_fused_is_the_same_on_arm(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ARM)
+def test_fused_is_the_same_on_arm(name: str) -> None:
     target = targets.get(name)
     engine = engines(target.features, "int8")[0]
     steps, _ = chain(engine, Sizes(45, 50, 70), 4)
     text, operands, count = twice(steps, 32, read_within(steps)[1:])
-    tool = arm_tool("iree-run-module")
-    build(text, target, tmp_path / "module.vmfb")
-    flags = [f"--module={tmp_path}/module.vmfb", "--function=main", "--device=local-sync"]
-    for place, array in enumerate(drawn(operands, 7)):
-        np.save(tmp_path / f"in{place}.npy", array)
-        flags.append(f"--input=@{tmp_path}/in{place}.npy")
-    outputs = [tmp_path / f"out{place}.npy" for place in range(2 * count)]
-    flags += [f"--output=@{output}" for output in outputs]
-    done = subprocess.run(
-        [*ARM_COMMAND, tool, *flags], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    check(steps, [np.load(output) for output in outputs], 45)
+    results = load(text, 2 * count, target)(drawn(operands, 7))
+    check(steps, results, 45)
 
 
 @given(st.integers(33, 5000), st.sampled_from([1, 2, 16]))

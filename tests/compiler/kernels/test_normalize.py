@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from canao import targets
 from canao.compiler.kernels.convert import convert_reference
+from canao.compiler.kernels.executable import Kernel
 from canao.compiler.kernels.normalize import (
     Flavour,
     Output,
@@ -21,13 +24,15 @@ from canao.compiler.kernels.normalize import (
 from canao.compiler.kernels.quantize import Form, Scheme
 from canao.compiler.kernels.quantize_reference import quantize_reference
 from canao.compiler.kernels.trial import build, program
+from canao.targets import Target
 
 from ...profiles import compiling
-from .support import load_kernel
+from .batch import PLACES, outputs_of
 
 _Array = np.ndarray[Any, Any]
 HAS_NATIVE = "avx512bf16" in targets.get("host").features
 STATIC = (0.03, -2.0)
+EPS = 1e-5
 WAYS: list[tuple[Scheme, Form]] = [
     ("asymmetric", "u8"),
     ("asymmetric", "s8"),
@@ -46,7 +51,15 @@ OUTPUTS: list[tuple[Output, ...]] = [
 def value_sets(rows: int, depth: int, seed: int) -> list[_Array]:
     rng = np.random.default_rng(seed)
     normal = rng.standard_normal((rows, depth))
-    sets = [normal, normal + 300.0, normal * 1e-6, normal * 1e15, np.zeros((rows, depth))]
+    sets = [
+        normal,
+        normal + 300.0,
+        normal * 1e-6,
+        normal * 1e-40,
+        normal * 1e15,
+        np.zeros((rows, depth)),
+        np.broadcast_to(normal[:, :1] * 10.0, normal.shape),
+    ]
     return [values.astype(np.float32) for values in sets]
 
 
@@ -59,69 +72,75 @@ def tolerance(x: _Array, gamma: _Array, eps: float, flavour: Flavour) -> _Array:
     return (size * 2e-6 + np.abs(centred) / deviation * 2e-6) * np.abs(gamma) + 1e-6
 
 
-@compiling()
-@given(
-    st.integers(1, 40),
-    st.integers(1, 150),
-    st.sampled_from([4, 8, 16]),
-    st.sampled_from(["layer", "rms"]),
-    st.booleans(),
-    st.booleans(),
-    st.sampled_from(OUTPUTS),
-    st.sampled_from(WAYS),
-    st.integers(0, 2**31),
-)
-def test_any_shape(
-    rows: int,
-    depth: int,
-    lanes: int,
-    flavour: Flavour,
-    has_residual: bool,
-    has_beta: bool,
-    outputs: tuple[Output, ...],
-    way: tuple[Scheme, Form],
-    seed: int,
-) -> None:
-    scheme, form = way
-    eps = 1e-5
-    kernel = layer_norm_kernel(
-        rows,
-        depth,
-        lanes=lanes,
-        eps=eps,
-        flavour=flavour,
-        residual=has_residual,
-        beta=has_beta,
-        outputs=outputs,
-        scheme=scheme,
-        form=form,
-        native_bf16=HAS_NATIVE,
-        padded_rows=-(-rows // 16) * 16,
-        row_stride=depth + seed % 70,
-    )
-    call = load_kernel(kernel)
-    rng = np.random.default_rng(seed)
-    gamma, beta = rng.standard_normal((2, depth)).astype(np.float32)
-    for x in value_sets(rows, depth, seed):
-        residual = np.flip(x, 0) * np.float32(0.7) if has_residual else None
-        given_inputs = {
-            "X": x,
-            "residual": residual,
+@dataclass(frozen=True)
+class Case:
+    """A kernel's parameters, and its numbers by a seed."""
+
+    outputs: tuple[Output, ...]
+    rows: int
+    depth: int
+    lanes: int
+    flavour: Flavour
+    has_residual: bool
+    has_beta: bool
+    smoothing: bool
+    way: tuple[Scheme, Form]
+    seed: int
+
+    def kernel(self, name: str) -> Kernel:
+        scheme, form = self.way
+        return layer_norm_kernel(
+            self.rows,
+            self.depth,
+            lanes=self.lanes,
+            eps=EPS,
+            flavour=self.flavour,
+            residual=self.has_residual,
+            beta=self.has_beta,
+            outputs=self.outputs,
+            scheme=scheme,
+            form=form,
+            smoothing=self.smoothing,
+            native_bf16=HAS_NATIVE and name == "host",
+            padded_rows=-(-self.rows // 16) * 16,
+            row_stride=self.depth + self.seed % 70,
+        )
+
+    def numbers(self) -> list[dict[str, _Array]]:
+        """By the names of operands, whether there are such or not."""
+        rng = np.random.default_rng(self.seed)
+        gamma, beta = rng.standard_normal((2, self.depth)).astype(np.float32)
+        others = {
             "gamma": gamma,
             "beta": beta,
+            "smoothing": rng.uniform(0.1, 4.0, self.depth).astype(np.float32),
             "static": np.array(STATIC, np.float32),
         }
-        found = call([given_inputs[operand.name] for operand in kernel.inputs])
-        results = {o.name: value for o, value in zip(kernel.outputs, found, strict=True)}
-        y = results["Y"]
-        summed = x if residual is None else x + residual
+        return [
+            {"X": x, "residual": np.flip(x, 0) * np.float32(0.7), **others}
+            for x in value_sets(self.rows, self.depth, self.seed)
+        ]
+
+    def check(self, numbers: dict[str, _Array], results: dict[str, _Array]) -> None:
+        """Raise `AssertionError` where the results are not right."""
+        rows, depth = self.rows, self.depth
+        x, gamma, y = numbers["X"], numbers["gamma"], results["Y"]
+        residual = numbers["residual"] if self.has_residual else None
         expected = layer_norm_reference(
-            x, gamma, beta if has_beta else None, eps=eps, flavour=flavour, residual=residual
+            x,
+            gamma,
+            numbers["beta"] if self.has_beta else None,
+            eps=EPS,
+            flavour=self.flavour,
+            residual=residual,
         )
-        assert (np.abs(y - expected) <= tolerance(summed, gamma, eps, flavour)).all()
+        summed = x if residual is None else x + residual
+        assert (np.abs(y - expected) <= tolerance(summed, gamma, EPS, self.flavour)).all()
         if "Q" in results:
+            scheme, form = self.way
             static = STATIC if scheme == "static" else None
-            codes, scales = quantize_reference(y, form=form, scheme=scheme, static=static)
+            smooth = y * numbers["smoothing"] if self.smoothing else y
+            codes, scales = quantize_reference(smooth, form=form, scheme=scheme, static=static)
             np.testing.assert_array_equal(results["Q"][:rows, :depth].view(codes.dtype), codes)
             np.testing.assert_allclose(results["S"][:rows], scales, rtol=0, atol=1.2e-38)
             assert not results["Q"][:rows, depth:].any()
@@ -130,26 +149,77 @@ def test_any_shape(
             assert not results["B"][:rows, depth:].any()
 
 
-@pytest.mark.parametrize("depth", [40, 10000])
-@pytest.mark.parametrize("outputs", [("q",), ("bf16", "q")])
-def test_codes_without_f32(outputs: tuple[Output, ...], depth: int) -> None:
-    x = np.random.default_rng(0).standard_normal((5, depth)).astype(np.float32)
-    vectors = [np.linspace(0.5, 2.0, depth, dtype=np.float32), np.ones(depth, np.float32)]
-    alone = layer_norm_kernel(5, depth, lanes=16, eps=1e-12, outputs=outputs)
-    both = layer_norm_kernel(5, depth, lanes=16, eps=1e-12, outputs=("f32", "q"))
-    *_, codes, scales = load_kernel(alone)([x, *vectors])
-    _, expected, expected_scales = load_kernel(both)([x, *vectors])
-    np.testing.assert_array_equal(codes, expected)
-    np.testing.assert_array_equal(scales, expected_scales)
+def cases(outputs: tuple[Output, ...]) -> st.SearchStrategy[Case]:
+    return st.builds(
+        Case,
+        outputs=st.just(outputs),
+        rows=st.integers(1, 40),
+        depth=st.integers(1, 150),
+        lanes=st.sampled_from([4, 8, 16]),
+        flavour=st.sampled_from(["layer", "rms"]),
+        has_residual=st.booleans(),
+        has_beta=st.booleans(),
+        smoothing=st.booleans(),
+        way=st.sampled_from(WAYS),
+        seed=st.integers(0, 2**31),
+    )
 
 
-def test_a_row_that_is_not_finite_affects_no_other() -> None:
+def named(
+    batch: Sequence[tuple[Kernel, dict[str, _Array]]], target: Target
+) -> list[dict[str, _Array]]:
+    """The outputs of kernels by their operands' names, from inputs by theirs."""
+    results = outputs_of(
+        [(kernel, [given_[o.name] for o in kernel.inputs]) for kernel, given_ in batch], target
+    )
+    return [
+        {o.name: value for o, value in zip(kernel.outputs, found, strict=True)}
+        for (kernel, _), found in zip(batch, results, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", PLACES)
+@compiling(len(OUTPUTS))
+@given(st.tuples(*map(cases, OUTPUTS)))
+def test_any_shape(name: str, drawn: tuple[Case, ...]) -> None:
+    batch = [(case, numbers) for case in drawn for numbers in case.numbers()]
+    results = named([(c.kernel(name), numbers) for c, numbers in batch], targets.get(name))
+    for (case, numbers), found in zip(batch, results, strict=True):
+        case.check(numbers, found)
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_results_without_f32(name: str) -> None:
+    """They are those of the same kernel with f32, however much memory a row takes."""
+    ways: list[tuple[Output, ...]] = [("f32", "q", "bf16"), ("q",), ("bf16", "q"), ("bf16",)]
+    batch = []
+    for depth in (40, 10000):
+        given_ = {
+            "X": np.random.default_rng(0).standard_normal((5, depth)).astype(np.float32),
+            "gamma": np.linspace(0.5, 2.0, depth, dtype=np.float32),
+            "beta": np.ones(depth, np.float32),
+        }
+        for outputs in ways:
+            kernel = layer_norm_kernel(5, depth, lanes=16, eps=1e-12, outputs=outputs)
+            batch.append((kernel, given_))
+    results = named(batch, targets.get(name))
+    for start in (0, len(ways)):
+        all_of_them, *others = results[start : start + len(ways)]
+        for found in others:
+            assert "Y" not in found
+            for operand, value in found.items():
+                np.testing.assert_array_equal(value, all_of_them[operand])
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_row_that_is_not_finite_affects_no_other(name: str) -> None:
     x = np.random.default_rng(0).standard_normal((4, 50)).astype(np.float32)
     vectors = [np.ones(50, np.float32), np.zeros(50, np.float32)]
-    call = load_kernel(layer_norm_kernel(4, 50, lanes=16, eps=1e-12, outputs=("f32", "q")))
-    expected = call([x, *vectors])
-    x[1, 3], x[2, 49] = np.nan, np.inf
-    y, codes, scales = call([x, *vectors])
+    kernel = layer_norm_kernel(4, 50, lanes=16, eps=1e-12, outputs=("f32", "q"))
+    spoiled = x.copy()
+    spoiled[1, 3], spoiled[2, 49] = np.nan, np.inf
+    batch = [(kernel, [x, *vectors]), (kernel, [spoiled, *vectors])]
+    expected, (y, codes, scales) = outputs_of(batch, targets.get(name))
     assert np.isnan(y[1:3]).all()
     assert np.isnan(scales[1:3, 1]).all()
     for found, before in zip((y, codes, scales), expected, strict=True):

@@ -18,7 +18,7 @@ from canao.compiler.kernels.product import ProductShape
 from canao.targets import Target, machine_arch
 
 from ...profiles import compiling
-from .batch import run_batch, run_batch_on_arm
+from .batch import ARM, run_batch
 from .product_cases import IDENTITY, product_case
 
 HOST = targets.get("host")
@@ -26,7 +26,6 @@ HOST = targets.get("host")
 _NARROW = tuple(f for f in HOST.features if not f.startswith(("avx512", "amx")))
 NARROW = dataclasses.replace(HOST, features=_NARROW)
 TARGETS = {"host": HOST, **({"avx2": NARROW} if HOST.features != _NARROW else {})}
-ARM = ("arm64", "arm64-i8mm")
 
 shapes = st.builds(ProductShape, st.integers(1, 45), st.integers(1, 200), st.integers(1, 110))
 epilogues = st.builds(
@@ -60,8 +59,6 @@ def check(
     shape: ProductShape,
     epilogue: Epilogue,
     seed: int,
-    *,
-    arm: bool = False,
 ) -> None:
     """With the epilogue that is drawn, and with the one that hides no bit of a sum."""
     cases = [
@@ -69,8 +66,7 @@ def check(
         for engine in engines
         for one in (epilogue, IDENTITY)
     ]
-    run = run_batch_on_arm if arm else run_batch
-    results = run([(case.kernel, case.arguments) for case in cases], target)
+    results = run_batch([(case.kernel, case.arguments) for case in cases], target)
     for case, found in zip(cases, results, strict=True):
         case.check(found)
 
@@ -92,7 +88,7 @@ def test_products_on_arm(
     name: str, data: st.DataObject, shape: ProductShape, epilogue: Epilogue, seed: int
 ) -> None:
     target = targets.get(name)
-    check(target, data.draw(blocks(target)), shape, epilogue, seed, arm=True)
+    check(target, data.draw(blocks(target)), shape, epilogue, seed)
 
 
 def test_engines_that_must_be_tried() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canao import targets
+from canao.compiler.kernels.executable import Kernel
 from canao.compiler.kernels.quantize import Form, Scheme, quantize_kernel
 from canao.compiler.kernels.quantize_reference import quantize_reference
 from canao.compiler.kernels.trial import build, program
 
 from ...profiles import compiling
-from .support import load_kernel
+from .batch import PLACES, outputs_of
 
 _Array = np.ndarray[Any, Any]
 WAYS: list[tuple[Scheme, Form]] = [
@@ -26,7 +29,7 @@ WAYS: list[tuple[Scheme, Form]] = [
     ("static", "u8"),
     ("static", "s8"),
 ]
-DENORMAL = 1.2e-38
+SMALLEST = float(np.finfo(np.float32).tiny)  # what is smaller is denormal
 STATIC = (0.037, -1.25)
 
 
@@ -56,44 +59,75 @@ def value_sets(rows: int, depth: int, seed: int) -> list[_Array]:
         return [values.astype(np.float32) for values in sets]
 
 
-def check(x: _Array, codes: _Array, scales: _Array, scheme: Scheme, form: Form) -> None:
-    rows, depth = x.shape
-    static = STATIC if scheme == "static" else None
-    expected, expected_scales = quantize_reference(x, form=form, scheme=scheme, static=static)
-    np.testing.assert_array_equal(codes[:rows, :depth].view(expected.dtype), expected)
-    # Equal but for denormal results, which may be flushed.
-    np.testing.assert_allclose(scales[:rows], expected_scales, rtol=0, atol=DENORMAL)
-    assert not codes[:rows, depth:].any()
+@dataclass(frozen=True)
+class Case:
+    """A kernel's parameters, and its numbers by a seed."""
 
+    way: tuple[Scheme, Form]
+    rows: int
+    depth: int
+    lanes: int
+    padding: int
+    smoothing: bool
+    seed: int
 
-@compiling()
-@given(
-    st.sampled_from(WAYS),
-    st.integers(1, 40),
-    st.integers(1, 150),
-    st.sampled_from([4, 8, 16]),
-    st.integers(0, 200),
-    st.integers(0, 2**31),
-)
-def test_any_shape(
-    way: tuple[Scheme, Form], rows: int, depth: int, lanes: int, padding: int, seed: int
-) -> None:
-    scheme, form = way
-    call = load_kernel(
-        quantize_kernel(
-            rows,
-            depth,
-            lanes=lanes,
+    def kernel(self) -> Kernel:
+        scheme, form = self.way
+        return quantize_kernel(
+            self.rows,
+            self.depth,
+            lanes=self.lanes,
             form=form,
             scheme=scheme,
-            padded_rows=-(-rows // 16) * 16,
-            row_stride=depth + padding,
+            smoothing=self.smoothing,
+            padded_rows=-(-self.rows // 16) * 16,
+            row_stride=self.depth + self.padding,
         )
+
+    def arguments(self) -> list[list[_Array]]:
+        others = []
+        if self.smoothing:
+            others.append(np.random.default_rng(self.seed).uniform(0.1, 4.0, self.depth))
+        if self.way[0] == "static":
+            others.append(np.array(STATIC))
+        others = [one.astype(np.float32) for one in others]
+        return [[x, *others] for x in value_sets(self.rows, self.depth, self.seed)]
+
+    def check(self, arguments: Sequence[_Array], codes: _Array, scales: _Array) -> None:
+        (scheme, form), (x, *others) = self.way, arguments
+        if self.smoothing:
+            with np.errstate(over="ignore"):
+                x = np.where(np.abs(x) < SMALLEST, np.float32(0.0), x) * others[0]
+        static = STATIC if scheme == "static" else None
+        expected, expected_scales = quantize_reference(x, form=form, scheme=scheme, static=static)
+        found = codes[: self.rows, : self.depth].view(expected.dtype)
+        np.testing.assert_array_equal(found, expected)
+        # Equal but for denormal results, which may be flushed.
+        np.testing.assert_allclose(scales[: self.rows], expected_scales, rtol=0, atol=SMALLEST)
+        assert not codes[: self.rows, self.depth :].any()
+
+
+def cases(way: tuple[Scheme, Form]) -> st.SearchStrategy[Case]:
+    return st.builds(
+        Case,
+        way=st.just(way),
+        rows=st.integers(1, 40),
+        depth=st.integers(1, 150),
+        lanes=st.sampled_from([4, 8, 16]),
+        padding=st.integers(0, 200),
+        smoothing=st.booleans(),
+        seed=st.integers(0, 2**31),
     )
-    extra = [np.array(STATIC, np.float32)] if scheme == "static" else []
-    for x in value_sets(rows, depth, seed):
-        codes, scales = call([x, *extra])
-        check(x, codes, scales, scheme, form)
+
+
+@pytest.mark.parametrize("name", PLACES)
+@compiling(len(WAYS))
+@given(st.tuples(*map(cases, WAYS)))
+def test_any_shape(name: str, drawn: tuple[Case, ...]) -> None:
+    batch = [(case, arguments) for case in drawn for arguments in case.arguments()]
+    results = outputs_of([(c.kernel(), arguments) for c, arguments in batch], targets.get(name))
+    for (case, arguments), (codes, scales) in zip(batch, results, strict=True):
+        case.check(arguments, codes, scales)
 
 
 @pytest.mark.parametrize(("scheme", "form"), WAYS[:3])

@@ -19,7 +19,7 @@ from canao.compiler.kernels.words import words_kernel
 from canao.targets import Target
 
 from ...profiles import compiling
-from .batch import run_batch, run_batch_on_arm
+from .batch import ARM, run_batch
 from .product_cases import IDENTITY
 from .sparse_cases import PATTERNS, sparse_case, words
 
@@ -58,14 +58,13 @@ def check(
     shape: ProductShape,
     epilogue: Epilogue,
     seed: int,
-    run: Any,
 ) -> None:
     cases = [
         sparse_case(engine, shape, one, data.draw(st.sampled_from(PATTERNS)), seed)
         for engine in data.draw(engines(target))
         for one in (epilogue, IDENTITY)
     ]
-    results = run([(case.kernel, case.arguments) for case in cases], target)
+    results = run_batch([(case.kernel, case.arguments) for case in cases], target)
     for case, found in zip(cases, results, strict=True):
         case.check(found)
 
@@ -75,16 +74,16 @@ def check(
 def test_sparse_products_here(
     data: st.DataObject, shape: ProductShape, epilogue: Epilogue, seed: int
 ) -> None:
-    check(data, HOST, shape, epilogue, seed, run_batch)
+    check(data, HOST, shape, epilogue, seed)
 
 
-@pytest.mark.parametrize("name", ["arm64", "arm64-i8mm"])
+@pytest.mark.parametrize("name", ARM)
 @compiling(2)
 @given(data=st.data(), shape=shapes, epilogue=epilogues, seed=st.integers(0, 2**32))
 def test_sparse_products_on_arm(
     name: str, data: st.DataObject, shape: ProductShape, epilogue: Epilogue, seed: int
 ) -> None:
-    check(data, targets.get(name), shape, epilogue, seed, run_batch_on_arm)
+    check(data, targets.get(name), shape, epilogue, seed)
 
 
 def test_every_pattern() -> None:

@@ -18,6 +18,8 @@ from canao.compiler.kernels.emitter import Buffer, Emitter, Value
 from canao.compiler.kernels.executable import Kernel, Operand
 from canao.compiler.kernels.trial import build, program
 
+from ...profiles import compiling
+from .batch import ARM, PLACES, Call
 from .support import load_kernel
 
 COUNT = 4096
@@ -74,6 +76,7 @@ RELATIVE = {
 }
 ABSOLUTE = {"gelu": 2.5e-7, "gelu_fast": 1.4e-4, "gelu_tanh": 2.5e-7, "gelu_tanh_fast": 1.4e-4}
 ALMOST_ZERO = 1e-37
+SIZES = [0.01, 1.0, 4.0, 30.0, 120.0]
 
 
 def all_functions(lanes: int, count: int = COUNT) -> Kernel:
@@ -91,19 +94,21 @@ def all_functions(lanes: int, count: int = COUNT) -> Kernel:
 
 
 @functools.cache
-def compiled(lanes: int) -> Any:
-    return load_kernel(all_functions(lanes))
+def compiled(place: str, lanes: int) -> Call:
+    return load_kernel(all_functions(lanes), targets.get(place))
 
 
-def evaluate(x: np.ndarray[Any, Any], lanes: int = 16) -> dict[str, np.ndarray[Any, Any]]:
+def evaluate(
+    x: np.ndarray[Any, Any], place: str = "host", lanes: int | None = None
+) -> dict[str, np.ndarray[Any, Any]]:
     padded = np.zeros(COUNT, np.float32)
     padded[: x.size] = x
-    (found,) = compiled(lanes)([padded])
+    (found,) = compiled(place, lanes or (16 if place == "host" else 4))([padded])
     return {name: found[row, : x.size] for row, name in enumerate(FUNCTIONS)}
 
 
-def check(x: np.ndarray[Any, Any], lanes: int = 16) -> None:
-    for name, found in evaluate(x, lanes).items():
+def check(x: np.ndarray[Any, Any], place: str = "host", lanes: int | None = None) -> None:
+    for name, found in evaluate(x, place, lanes).items():
         expected = REFERENCES[name](x)
         if name in RELATIVE:
             bound = np.abs(expected) * RELATIVE[name] + ALMOST_ZERO
@@ -124,18 +129,32 @@ def test_any_finite_number(x: np.ndarray[Any, Any]) -> None:
     check(x)
 
 
-@given(st.integers(0, 2**31), st.sampled_from([0.01, 1.0, 4.0, 30.0, 120.0]))
+@given(st.integers(0, 2**31), st.sampled_from(SIZES))
 def test_numbers_of_a_size(seed: int, size: float) -> None:
     check(np.random.default_rng(seed).uniform(-size, size, COUNT).astype(np.float32))
 
 
+@pytest.mark.parametrize("place", ARM)
+@compiling()
+@given(arrays(np.uint32, 64, elements=st.integers(0, 2**32 - 1)), st.integers(0, 2**31))
+def test_numbers_of_any_size_on_arm(place: str, drawn: np.ndarray[Any, Any], seed: int) -> None:
+    """Many at once, because each call is a process: any bits, and what lies near to zero."""
+    rng = np.random.default_rng(seed)
+    bits = np.concatenate([drawn, rng.integers(0, 2**32, COUNT // 4, np.uint32)])
+    near = rng.uniform(-1.0, 1.0, COUNT // 2) * rng.choice(SIZES, COUNT // 2)
+    x = np.concatenate([bits.view(np.float32), near.astype(np.float32)])
+    check(x[np.isfinite(x)], place)
+
+
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("lanes", [1, 4, 8])
-def test_any_number_of_lanes(lanes: int) -> None:
-    check(np.linspace(-20.0, 20.0, COUNT, dtype=np.float32), lanes)
+def test_any_number_of_lanes(lanes: int, place: str) -> None:
+    check(np.linspace(-20.0, 20.0, COUNT, dtype=np.float32), place, lanes)
 
 
-def test_special_numbers() -> None:
-    found = evaluate(np.array([np.inf, -np.inf, np.nan, 0.0, -0.0], np.float32))
+@pytest.mark.parametrize("place", PLACES)
+def test_special_numbers(place: str) -> None:
+    found = evaluate(np.array([np.inf, -np.inf, np.nan, 0.0, -0.0], np.float32), place)
     for name, (high, low, nan, zero, negative_zero) in found.items():
         assert np.isnan(nan), name
         if name.startswith("exp"):
@@ -149,8 +168,9 @@ def test_special_numbers() -> None:
         assert abs(negative_zero) < 1e-7, name
 
 
-def test_tanh_stays_within_one() -> None:
-    found = evaluate(np.linspace(-12.0, 12.0, COUNT, dtype=np.float32))["tanh"]
+@pytest.mark.parametrize("place", PLACES)
+def test_tanh_stays_within_one(place: str) -> None:
+    found = evaluate(np.linspace(-12.0, 12.0, COUNT, dtype=np.float32), place)["tanh"]
     assert np.abs(found).max() <= 1.0
 
 

@@ -22,7 +22,7 @@ from canao.compiler.kernels.weight_rows import MOST_ROWS, rows_engine
 from canao.targets import Target
 
 from ...profiles import compiling
-from .batch import run_batch, run_batch_on_arm
+from .batch import ARM, run_batch
 from .product_cases import IDENTITY, Case, finished, from_bf16, to_bf16
 from .test_products import TARGETS
 
@@ -116,7 +116,7 @@ def case(
     return Case(kernel, arguments, value, error)
 
 
-def check(target: Target, data: st.DataObject, epilogue: Epilogue, seed: int, run: Any) -> None:
+def check(target: Target, data: st.DataObject, epilogue: Epilogue, seed: int) -> None:
     shape, found = data.draw(products(target))
     bits = data.draw(st.sampled_from([4, 8]))
     cases = [
@@ -124,7 +124,7 @@ def check(target: Target, data: st.DataObject, epilogue: Epilogue, seed: int, ru
         for engine in found
         for one in (epilogue, IDENTITY)
     ]
-    results = run([(case.kernel, case.arguments) for case in cases], target)
+    results = run_batch([(case.kernel, case.arguments) for case in cases], target)
     for one, result in zip(cases, results, strict=True):
         one.check(result)
 
@@ -133,14 +133,14 @@ def check(target: Target, data: st.DataObject, epilogue: Epilogue, seed: int, ru
 @compiling(2)
 @given(data=st.data(), epilogue=epilogues, seed=st.integers(0, 2**32))
 def test_products_here(name: str, data: st.DataObject, epilogue: Epilogue, seed: int) -> None:
-    check(TARGETS[name], data, epilogue, seed, run_batch)
+    check(TARGETS[name], data, epilogue, seed)
 
 
-@pytest.mark.parametrize("name", ["arm64", "arm64-i8mm"])
+@pytest.mark.parametrize("name", ARM)
 @compiling(2)
 @given(data=st.data(), epilogue=epilogues, seed=st.integers(0, 2**32))
 def test_products_on_arm(name: str, data: st.DataObject, epilogue: Epilogue, seed: int) -> None:
-    check(targets.get(name), data, epilogue, seed, run_batch_on_arm)
+    check(targets.get(name), data, epilogue, seed)
 
 
 def test_engines_of_other_weights_are_refused() -> None:
