@@ -107,6 +107,8 @@ def check_extremes(
     *,
     arm: bool = False,
 ) -> None:
+    # Narrowed as models are: the instruction has a way of its own with NaN and denormals.
+    epilogue = dataclasses.replace(epilogue, native_bf16="avx512bf16" in target.features)
     cases = [
         extreme_case(engine, shape, one, kinds, seed)
         for engine in engines
