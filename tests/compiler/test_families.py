@@ -2,17 +2,27 @@
 
 The table is what these tests find: each test asserts its own row. After a change that is
 meant, remake it with ``pytest tests/compiler/test_families.py --write-tables``.
+
+Narrow precisions: each family once, with weights by which any layer's fault would show.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from canao import targets
 from canao.compiler.api import compile_model
+from canao.compiler.models import from_module
+from canao.compiler.options import TOLERANCES
+from canao.runtime_harness.numerics import compare
 
 from . import families
+from .support import token_inputs
 
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "families.md"
 TARGETS = ("host", "arm64", "arm64-i8mm", "vulkan-llvmpipe", "vulkan-adreno", "vulkan-mali")
@@ -50,3 +60,59 @@ def test_the_table_lists_what_is_tested_and_nothing_else() -> None:
     assert [tuple(cell.strip() for cell in line.split("|")[1:3]) for line in listed] == (
         COMBINATIONS
     )
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize("family", families.CONFIGS)
+def test_family_is_right_in_narrow_precisions(family: str, precision: str, tmp_path: Path) -> None:
+    here = precision in targets.get("host").precisions
+    target, device = ("host", "local") if here else ("arm64-i8mm", "qemu")
+    # Raises NumericsError where it differs from PyTorch by more than the precision may.
+    report = compile_model(
+        families.weighty(family),
+        target=target,
+        precision=precision,
+        seq_len=12,
+        output=tmp_path / "bundle",
+        isolated=False,
+    )
+    found = report.numerics[target]
+    assert found is not None
+    assert found["ok"]
+    assert found["device"] == device
+    wider = []
+    if precision == "int8":
+        assert report.quantization is not None
+        assert report.quantization["calibration"] == "random"
+        assert report.bundle.manifest.model["quantization"] == report.quantization
+        wider = report.quantization["wider"]
+    products = {
+        name: count
+        for name, count in report.kernels[f"{target}/12"].items()
+        if name.startswith("product")
+    }
+    narrow = sum(count for name, count in products.items() if name.endswith(precision))
+    assert narrow >= sum(products.values()) - len(wider)
+    assert narrow
+
+
+@pytest.mark.parametrize("family", families.CONFIGS)
+def test_no_linear_layer_could_be_missing_in_narrow_precisions(family: str) -> None:
+    """What the tolerance is worth: without any one layer's weights outputs lie outside."""
+    module = families.weighty(family)
+    ids = token_inputs(from_module(module, None), 12, 12)[0].long()
+    tolerance = TOLERANCES["int8"]
+
+    def outputs() -> dict[str, np.ndarray[Any, Any]]:
+        with torch.no_grad():
+            named = module(input_ids=ids).items()
+        return {n: value.numpy() for n, value in named if isinstance(value, torch.Tensor)}
+
+    whole = outputs()
+    assert compare(whole, whole, tolerance).ok
+    for layer in families.linear_layers(module):
+        with torch.no_grad():
+            weight = layer.weight.clone()
+            layer.weight.zero_()
+            assert not compare(outputs(), whole, tolerance).ok
+            layer.weight.copy_(weight)

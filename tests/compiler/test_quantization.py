@@ -211,20 +211,6 @@ def test_the_worst_sites_stay_wide_and_no_more_than_needed() -> None:
     assert found.short(GOALS) > 0
 
 
-@needs_int8
-@pytest.mark.parametrize("family", ["BERT", "ALBERT", "ModernBERT", "GPT-2"])
-def test_models_with_random_weights_compile(family: str, tmp_path: Path) -> None:
-    report = compile_model(
-        families.build(family), precision="int8", seq_len=12, output=tmp_path / "m"
-    )
-    numerics = report.numerics["host"]
-    assert numerics is not None
-    assert numerics["ok"]
-    assert report.quantization is not None
-    assert report.quantization["calibration"] == "random"
-    assert report.bundle.manifest.model["quantization"] == report.quantization
-
-
 # -- embeddings ----------------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "finished",
     "from_bf16",
     "product_case",
+    "sum_error",
     "to_bf16",
 ]
 
@@ -92,10 +93,15 @@ def product_case(engine: Engine, shape: ProductShape, epilogue: Epilogue, seed: 
             arguments = [x, engine.pack(w)]
         value = x[:rows, :depth].astype(np.float64) @ w.T.astype(np.float64)
         sizes = np.abs(x[:rows, :depth]).astype(np.float64) @ np.abs(w.T).astype(np.float64)
-        # BFMMLA rounds twice in each four, and not to the nearest.
-        error = sizes * (depth + 8) * 2 * _ROUNDING
+        error = sum_error(sizes, depth)
     value, error = finished(rng, arguments, value, error, epilogue)
     return Case(product_kernel(engine, shape, epilogue), arguments, value, error)
+
+
+def sum_error(sizes: _Array, depth: int) -> _Array:
+    """By how much sums of ``depth`` terms may be off; ``sizes``: the sums of the terms' sizes."""
+    # BFMMLA rounds twice in each four, and not to the nearest.
+    return sizes * (depth + 8) * 2 * _ROUNDING
 
 
 def dequantised(

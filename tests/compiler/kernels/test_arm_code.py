@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
 import sysconfig
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -27,10 +25,10 @@ from canao.compiler.kernels.sparse_product import sparse_product_kernel
 from canao.compiler.kernels.trial import build, program
 from canao.targets import Target
 
+from .arm_counting import arm_counting, counter
 from .batch import arm_tool
 from .product_cases import IDENTITY
 
-ROOT = Path(__file__).resolve().parents[3]
 # The engine, its instruction, and the multiplications of one of them.
 ENGINES: list[tuple[Engine, str, int]] = [
     (NeonF32(), "fmla", 4),
@@ -41,6 +39,9 @@ ENGINES: list[tuple[Engine, str, int]] = [
 ids = [engine.name for engine, _, _ in ENGINES]
 # Whole blocks and panels, two of each.
 SHAPE = ProductShape(8, 64, 48)
+# Neither rows nor depth nor outputs fill their last block; outputs do to the last register, and
+# do not.
+TAILS = [ProductShape(7, 50, 47), ProductShape(5, 70, 25), ProductShape(1, 40, 3)]
 
 
 def target_of(engine: Engine) -> Target:
@@ -126,14 +127,7 @@ def loop_of(engine: Engine, kernel: Kernel, instruction: str, folder: Path) -> C
 def test_every_multiplication_is_run_once(
     engine: Engine, instruction: str, multiplies: int, tmp_path: Path
 ) -> None:
-    counting = load_counting()
-    tool = arm_tool("iree-run-module")
-    kernel = product_kernel(engine, SHAPE, IDENTITY)
-    module = tmp_path / "product.vmfb"
-    build(program(kernel), target_of(engine), module)
-    inputs = ["x".join(map(str, (*i.shape, i.element))) for i in kernel.inputs]
-    flags = [f"--module={module}", "--function=main", "--device=local-sync", "--output="]
-    found = counting.count([tool, *flags, *(f"--input={spec}=1" for spec in inputs)])
+    found = executed(engine, SHAPE, tmp_path)
     least = SHAPE.multiply_adds // multiplies
     # The epilogue multiplies by scale and weight scale: one FMLA for each vector.
     epilogue = SHAPE.rows * SHAPE.outputs // 4 if engine.precision == "int8" else 0
@@ -143,6 +137,35 @@ def test_every_multiplication_is_run_once(
     assert found["fmla"] == (least if instruction == "fmla" else epilogue)
     assert found["other"] <= 1
     assert found.total() >= least
+
+
+@pytest.mark.parametrize("shape", TAILS, ids=lambda s: f"{s.rows}x{s.depth}x{s.outputs}")
+@pytest.mark.parametrize(("engine", "instruction", "multiplies"), ENGINES, ids=ids)
+def test_tails_take_what_their_padding_says_and_no_more(
+    engine: Engine, instruction: str, multiplies: int, shape: ProductShape, tmp_path: Path
+) -> None:
+    rows, depth = engine.padded_rows(shape.rows), engine.padded_depth(shape.depth)
+    outputs = engine.panels(shape.outputs) * engine.panel
+    # Of the last panel, registers in which no sum is needed are left out.
+    register = engine.lanes // engine.row_multiple
+    outputs -= (outputs - shape.outputs) // register * register
+    found = executed(engine, shape, tmp_path)
+    assert found[instruction] * multiplies == rows * depth * outputs
+    others = {"sdot", "smmla", "bfmmla"} - {instruction}
+    assert not [name for name in others if found[name]]
+
+
+def executed(engine: Engine, shape: ProductShape, folder: Path) -> Counter[str]:
+    """How many instructions of each class a product executes."""
+    counting = counter()
+    tool = arm_tool("iree-run-module")
+    kernel = product_kernel(engine, shape, IDENTITY)
+    module = folder / "product.vmfb"
+    build(program(kernel), target_of(engine), module)
+    inputs = ["x".join(map(str, (*i.shape, i.element))) for i in kernel.inputs]
+    flags = [f"--module={module}", "--function=main", "--device=local-sync", "--output="]
+    found: Counter[str] = counting.count([tool, *flags, *(f"--input={i}=1" for i in inputs)])
+    return found
 
 
 @pytest.mark.parametrize(
@@ -169,19 +192,4 @@ def test_every_multiplication_is_run_once(
     ],
 )
 def test_classes_of_instructions(word: int, name: str) -> None:
-    assert load_counting().classify(word) == name
-
-
-def load_counting() -> ModuleType:
-    """The benchmarks' counter; what it needs must be there where CI is set."""
-    path = ROOT / "benchmarks" / "arm_count" / "counting.py"
-    spec = importlib.util.spec_from_file_location("counting", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if absent := module.missing():
-        if os.environ.get("CI"):
-            pytest.fail(absent)
-        pytest.skip(absent)
-    return module
+    assert arm_counting().classify(word) == name

@@ -19,6 +19,7 @@ from canao.targets import Target, machine_arch
 
 from ...profiles import compiling
 from .batch import ARM, run_batch
+from .extreme_cases import KINDS, extreme_case
 from .product_cases import IDENTITY, product_case
 
 HOST = targets.get("host")
@@ -36,6 +37,7 @@ epilogues = st.builds(
     output=st.sampled_from(["f32", "bf16"]),
     accurate=st.booleans(),
 )
+seeds = st.integers(0, 2**32)
 
 
 def kinds(target: Target) -> list[type[Engine]]:
@@ -73,7 +75,7 @@ def check(
 
 @pytest.mark.parametrize("name", TARGETS)
 @compiling(2)
-@given(data=st.data(), shape=shapes, epilogue=epilogues, seed=st.integers(0, 2**32))
+@given(data=st.data(), shape=shapes, epilogue=epilogues, seed=seeds)
 def test_products_here(
     name: str, data: st.DataObject, shape: ProductShape, epilogue: Epilogue, seed: int
 ) -> None:
@@ -83,12 +85,71 @@ def test_products_here(
 
 @pytest.mark.parametrize("name", ARM)
 @compiling(2)
-@given(data=st.data(), shape=shapes, epilogue=epilogues, seed=st.integers(0, 2**32))
+@given(data=st.data(), shape=shapes, epilogue=epilogues, seed=seeds)
 def test_products_on_arm(
     name: str, data: st.DataObject, shape: ProductShape, epilogue: Epilogue, seed: int
 ) -> None:
     target = targets.get(name)
     check(target, data.draw(blocks(target)), shape, epilogue, seed)
+
+
+def check_extremes(
+    target: Target,
+    engines: Sequence[Engine],
+    shape: ProductShape,
+    epilogue: Epilogue,
+    kinds: Sequence[str],
+    seed: int,
+) -> None:
+    # Narrowed as models are: the instruction has a way of its own with NaN and denormals.
+    epilogue = dataclasses.replace(epilogue, native_bf16="avx512bf16" in target.features)
+    cases = [
+        extreme_case(engine, shape, one, kinds, seed)
+        for engine in engines
+        if engine.precision != "int8"
+        for one in (epilogue, IDENTITY)
+    ]
+    both = [(case.kernel, one) for case in cases for one in (case.arguments, case.quiet)]
+    results = run_batch(both, target)
+    for case, found, quiet in zip(cases, results[::2], results[1::2], strict=True):
+        case.check(found, quiet)
+
+
+# Every kind of row beside every other, in some order.
+orders = st.permutations(KINDS)
+many_rows = st.builds(
+    ProductShape, st.integers(len(KINDS), 45), st.integers(1, 90), st.integers(1, 70)
+)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@compiling(4)
+@given(data=st.data(), shape=many_rows, epilogue=epilogues, kinds=orders, seed=seeds)
+def test_extreme_rows_here(
+    name: str,
+    data: st.DataObject,
+    shape: ProductShape,
+    epilogue: Epilogue,
+    kinds: list[str],
+    seed: int,
+) -> None:
+    target = TARGETS[name]
+    check_extremes(target, data.draw(blocks(target)), shape, epilogue, kinds, seed)
+
+
+@pytest.mark.parametrize("name", ARM)
+@compiling(4)
+@given(data=st.data(), shape=many_rows, epilogue=epilogues, kinds=orders, seed=seeds)
+def test_extreme_rows_on_arm(
+    name: str,
+    data: st.DataObject,
+    shape: ProductShape,
+    epilogue: Epilogue,
+    kinds: list[str],
+    seed: int,
+) -> None:
+    target = targets.get(name)
+    check_extremes(target, data.draw(blocks(target)), shape, epilogue, kinds, seed)
 
 
 def test_engines_that_must_be_tried() -> None:
