@@ -22,16 +22,15 @@ from ..runtime_harness.bundle import (
 )
 from ..targets import Target
 from . import cache
-from .build import BuiltModule, ModelBuild, build_modules
+from .build import BuiltModule, ModelBuild
 from .compression.manifest import recipe_of
 from .compression.precisions import asked_precisions, bundle_precision
 from .compression.recipe import Recipe
 from .compression.validation import check_made
-from .contents import bundle_contents
+from .making import make
 from .models import SourceModel, from_module, load_model
 from .options import CompileOptions
 from .quantization.texts import Calibration
-from .verification import verify_targets
 
 if TYPE_CHECKING:
     import torch
@@ -198,23 +197,21 @@ def compile_model(
     asked = asked_precisions(source.recipe, source.module, targets=options.targets)
     options = replace(options, narrow_tables=asked.tables)
     # What was compiled stays in the cache until it is in the bundle.
-    with cache.keeps():
-        built = build_modules(source, options, tell)
-        with tempfile.TemporaryDirectory(prefix="canao-bundle-", dir=cache_dir()) as folder:
-            manifest, files = bundle_contents(source, options, built, Path(folder), made_by=known)
-            staged = write_bundle(Path(folder) / "staged", manifest, files)
-            numerics, warnings = verify_targets(staged, options.targets, tell)
-            if require_verified and warnings:
-                reason = warnings[0].rstrip(".")
-                raise NumericsError(f"{reason}; no bundle was written (--require-verified).")
-            destination = Path(output) if output is not None else _default_output(staged)
-            tell(f"writing {destination}")
-            bundle = write_bundle(destination, manifest, files)
-            for name_, found in numerics.items():
-                if found is None:
-                    bundle.record_numerics(name_, verified=False)
-                else:
-                    bundle.record_numerics(name_, **found)
+    temporary = partial(tempfile.TemporaryDirectory, prefix="canao-bundle-", dir=cache_dir())
+    with cache.keeps(), temporary() as folder:
+        made = make(source, options, Path(folder), tell, made_by=known)
+        built, numerics, warnings = made.built, made.numerics, made.warnings
+        if require_verified and warnings:
+            reason = warnings[0].rstrip(".")
+            raise NumericsError(f"{reason}; no bundle was written (--require-verified).")
+        destination = Path(output) if output is not None else _default_output(made.staged)
+        tell(f"writing {destination}")
+        bundle = write_bundle(destination, made.manifest, made.files)
+        for name_, found in numerics.items():
+            if found is None:
+                bundle.record_numerics(name_, verified=False)
+            else:
+                bundle.record_numerics(name_, **found)
     prune_cache(limit)
     return CompileReport(
         bundle=bundle,

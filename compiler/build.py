@@ -69,9 +69,12 @@ class ModelBuild:
     wider: Mapping[int, str] = field(default_factory=dict)
 
 
-def build_modules(source: SourceModel, options: CompileOptions, progress: Progress) -> ModelBuild:
+def build_modules(
+    source: SourceModel, options: CompileOptions, progress: Progress, *, room: float = 1.0
+) -> ModelBuild:
     """Import, lower and gather. Raises what the importer and the compiler raise.
 
+    ``room``: how much narrow layers may miss their goal by; less leaves more of them wider.
     With ``options.tune``, products that nobody measured on this machine are measured then, and
     everything is lowered again with what was found.
     """
@@ -86,6 +89,7 @@ def build_modules(source: SourceModel, options: CompileOptions, progress: Progre
             batch=options.batch,
             activations=options.activations,
             cosine=options.tolerance["cosine"],
+            room=room,
         )
         plan = plan_quantization(source, options.calibration, wanted)
     else:

@@ -49,13 +49,14 @@ _MOST_WIDE = {"int8": 0.2, "int8-weights": 0.2, "int4-weights": 1.0}
 class Decision:
     """What a caller asks for: one of `QUANTIZED`, for ``seq_lens`` (ascending) and ``batch``;
     int8's ``activations`` with a scale for each row, or one for all; the ``cosine`` that a bundle
-    must have."""
+    must have; ``room``, as for `Goals.above`."""
 
     precision: str = "int8"
     seq_lens: tuple[int, ...] = (1,)
     batch: int = 1
     activations: Literal["dynamic", "static"] = "dynamic"
     cosine: float = 0.998
+    room: float = 1.0
 
     def rows_for(self, rows: torch.Tensor, weights: Sequence[torch.Tensor]) -> Rows:
         """How activations like ``rows`` are quantised before they meet ``weights``."""
@@ -146,7 +147,7 @@ def _plan(source: SourceModel, texts: Sequence[Text] | None, wanted: Decision) -
         for site in sites
     }
     judge = Judge(entry, samples, fakes, tables, wide_fakes)
-    goals = Goals.above(wanted.cosine)
+    goals = Goals.above(wanted.cosine, wanted.room)
     wide, found = wide_sites(judge, sites, goals, _MOST_WIDE[wanted.precision])
     kept = [site for site in sites if site not in wide]
     named = _named({**fakes, **{site: wide_fakes[site] if less else () for site in wide}})

@@ -33,11 +33,13 @@ _WORD = re.compile(r"[\u3400-\u9fff]|[^\W\d_\u3400-\u9fff]+")
 
 @dataclass(frozen=True)
 class Samples:
-    """``fit``: to decide by; ``texts`` and ``drawn``: to judge by."""
+    """``fit``: to decide by; ``texts`` and ``drawn``: to judge by, the latter first of all what a
+    bundle is ``verified`` with."""
 
     fit: tuple[Inputs, ...]
     texts: tuple[Inputs, ...]
     drawn: tuple[Inputs, ...]
+    verified: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def samples_for(
     short = max(1, longest // 4)
     if not source.tokens:
         given = draw_samples(source, 1, 1)
-        return Samples(given, (), given)
+        return Samples(given, (), given, len(given))
     ends = {length for length in (seq_lens[0], seq_lens[-1]) if length <= _LONGEST_VERIFIED}
     verified = [one for length in sorted(ends) for one in draw_samples(source, length, batch)]
     fit = tuple(one for index, one in enumerate(texts) if index % 4 != 3)
@@ -71,7 +73,8 @@ def samples_for(
     return Samples(
         fit=(*fit, _random(source, longest, 1), _random(source, short, 2)),
         texts=check,
-        drawn=(_random(source, longest, 3), _random(source, short, 4), *verified),
+        drawn=(*verified, _random(source, longest, 3), _random(source, short, 4)),
+        verified=len(verified),
     )
 
 
