@@ -14,7 +14,7 @@ from safetensors.numpy import load
 
 import canao
 from canao import targets
-from canao.compiler import api
+from canao.compiler import making
 from canao.compiler.api import compile_model
 from canao.compiler.patterns.registry import pipeline
 from canao.errors import InputError, NumericsError, UnsupportedError
@@ -142,17 +142,17 @@ def test_in_process_gives_the_same_bundle(tmp_path: Path, monkeypatch: Any) -> N
 def test_wrong_numbers_leave_no_bundle(tmp_path: Path, monkeypatch: Any) -> None:
     module = families.build("BERT")
     output = tmp_path / "bundle"
-    true_materialize = api.build_modules
+    build = making.build_modules
 
-    def spoiled(*arguments: Any) -> Any:
-        built = true_materialize(*arguments)
+    def spoiled(*arguments: Any, **named: Any) -> Any:
+        built = build(*arguments, **named)
         (weight,) = (
             w for name, w in built.weights.items() if "layer.0.output.dense.weight" in name
         )
         weight.mul_(1.01)
         return built
 
-    monkeypatch.setattr(api, "build_modules", spoiled)
+    monkeypatch.setattr(making, "build_modules", spoiled)
     with pytest.raises(NumericsError, match="no bundle was written"):
         compile_model(module, seq_len=8, output=output)
     assert list(tmp_path.iterdir()) == []
