@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-__all__ = ["Buffer", "Emitter", "Loop", "Value", "element_of", "vector"]
+__all__ = ["Buffer", "Emitter", "Loop", "Value", "bytes_of", "element_of", "vector"]
 
 _FLOATS = ("f32", "bf16", "f16", "f64")
 
@@ -73,6 +73,11 @@ def vector(lanes: int, element: str) -> str:
 def element_of(type_: str) -> str:
     """The element of a vector type; a scalar type itself."""
     return type_.split("x")[-1].rstrip(">") if type_.startswith("vector<") else type_
+
+
+def bytes_of(element: str) -> int:
+    """The size of an element in memory."""
+    return {"i8": 1, "i16": 2, "bf16": 2}.get(element, 4)
 
 
 def _lanes_of(type_: str) -> int:
@@ -326,8 +331,8 @@ class Emitter:
             f"memref.extract_aligned_pointer_as_index {buffer} : {buffer.type} -> index", "index"
         )
         if buffer.shift is not None:
-            size = {"i8": 1, "i16": 2, "bf16": 2}.get(buffer.element, 4)
-            base = self.add(base, self.mul(buffer.shift, self.index(size)))
+            size = self.index(bytes_of(buffer.element))
+            base = self.add(base, self.mul(buffer.shift, size))
         if byte_offset is not None:
             base = self.add(base, byte_offset)
         address = self.cast_index(base, "i64")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from .emitter import Buffer, Emitter, Value
+from .emitter import Buffer, Emitter, Value, bytes_of
 from .engines.base import Block, Engine
 from .epilogue import Epilogue, Finish
 from .executable import ByRows, Kernel, Operand, Shared
@@ -178,14 +178,13 @@ class _Product:
                 self._pad(e, buffers, first, e.add(first, e.index(rows)))
 
         (weights,) = (operand for operand in inputs if operand.name == "weights")
-        size = {"i8": 1, "i16": 2}.get(weights.element, 4)
         return ByRows(
             rows=self.shape.rows,
             multiple=engine.row_multiple,
             operands=frozenset({"activations", "row_scales", "residual", "result"}),
             prepare=self._state,
             body=body,
-            weight_bytes=math.prod(weights.shape) * size,
+            weight_bytes=math.prod(weights.shape) * bytes_of(weights.element),
             at_once=math.ceil(engine.fewest_rows / engine.block_rows) * engine.block_rows,
         )
 

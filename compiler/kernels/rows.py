@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from .emitter import Buffer, Emitter, Value, element_of, vector
+from .emitter import Buffer, Emitter, Value, bytes_of, element_of, vector
 from .executable import ByRows, Shared
 
 __all__ = [
@@ -141,8 +141,7 @@ def check_padding(rows: int, depth: int, padded_rows: int, row_stride: int) -> N
 
 def zero_fill(e: Emitter, buffer: Buffer, row: Value, start: int) -> None:
     """Zeros in the columns of ``row`` from ``start`` to the end of the buffer's rows."""
-    bytes_each = {"i8": 1, "i16": 2, "bf16": 2}.get(buffer.element, 4)
-    widest = _STORE_BYTES // bytes_each
+    widest = _STORE_BYTES // bytes_of(buffer.element)
     left = buffer.shape[-1] - start
     whole = left // widest * widest
     zero = e.number(0, vector(widest, buffer.element))

@@ -60,8 +60,7 @@ def choose_next(
     setting = to or predictor.setting
 
     def described(ones: Sequence[Architecture]) -> list[Workload]:
-        place = (setting.target, setting.threads, setting.cpu_features)
-        return [workload_of(one, *place) for one in ones]
+        return [workload_of(one, *setting.place) for one in ones]
 
     chosen = choose_workloads(
         predictor,

@@ -49,10 +49,8 @@ def measured_program(record: Record) -> Program:
 
 def measured_workload(record: Record) -> Workload:
     """The workload of `measured_program`."""
-    setting = record.setting
     if not record.calls:
-        place = (setting.target, setting.threads, setting.cpu_features)
-        return workload_of(record.architecture, *place)
+        return workload_of(record.architecture, *record.setting.place)
     return Workload.of(measured_program(record), record.architecture)
 
 

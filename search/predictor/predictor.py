@@ -118,9 +118,7 @@ class LatencyPredictor:
         """
         if not architectures:
             return []
-        setting = self.setting
-        place = (setting.target, setting.threads, setting.cpu_features)
-        workloads = [workload_of(one, *place) for one in architectures]
+        workloads = [workload_of(one, *self.setting.place) for one in architectures]
         return self.predict_workloads(workloads)
 
     def predict_workloads(self, workloads: Sequence[Workload]) -> list[Prediction]:

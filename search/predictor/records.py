@@ -49,6 +49,11 @@ class Setting:
             f"thread{plural}, protocol {self.protocol}"
         )
 
+    @property
+    def place(self) -> tuple[str, int, tuple[str, ...]]:
+        """Target, threads and features of the CPU: what a program depends on."""
+        return self.target, self.threads, self.cpu_features
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: the inverse of `from_json`."""
         return {**vars(self), "cpu_features": list(self.cpu_features)}

@@ -26,7 +26,11 @@ HOST = targets.get("host")
 # The same machine as one without AVX-512: another choice of instructions.
 _NARROW = tuple(f for f in HOST.features if not f.startswith(("avx512", "amx")))
 NARROW = dataclasses.replace(HOST, features=_NARROW)
-TARGETS = {"host": HOST, **({"avx2": NARROW} if HOST.features != _NARROW else {})}
+EVERYWHERE = {
+    "host": HOST,
+    **({"avx2": NARROW} if HOST.features != _NARROW else {}),
+    **{name: targets.get(name) for name in ARM},
+}
 
 shapes = st.builds(ProductShape, st.integers(1, 45), st.integers(1, 200), st.integers(1, 110))
 epilogues = st.builds(
@@ -73,23 +77,13 @@ def check(
         case.check(found)
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", EVERYWHERE)
 @compiling(2)
 @given(data=st.data(), shape=shapes, epilogue=epilogues, seed=seeds)
-def test_products_here(
+def test_products(
     name: str, data: st.DataObject, shape: ProductShape, epilogue: Epilogue, seed: int
 ) -> None:
-    target = TARGETS[name]
-    check(target, data.draw(blocks(target)), shape, epilogue, seed)
-
-
-@pytest.mark.parametrize("name", ARM)
-@compiling(2)
-@given(data=st.data(), shape=shapes, epilogue=epilogues, seed=seeds)
-def test_products_on_arm(
-    name: str, data: st.DataObject, shape: ProductShape, epilogue: Epilogue, seed: int
-) -> None:
-    target = targets.get(name)
+    target = EVERYWHERE[name]
     check(target, data.draw(blocks(target)), shape, epilogue, seed)
 
 
@@ -122,10 +116,10 @@ many_rows = st.builds(
 )
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", EVERYWHERE)
 @compiling(4)
 @given(data=st.data(), shape=many_rows, epilogue=epilogues, kinds=orders, seed=seeds)
-def test_extreme_rows_here(
+def test_extreme_rows(
     name: str,
     data: st.DataObject,
     shape: ProductShape,
@@ -133,22 +127,7 @@ def test_extreme_rows_here(
     kinds: list[str],
     seed: int,
 ) -> None:
-    target = TARGETS[name]
-    check_extremes(target, data.draw(blocks(target)), shape, epilogue, kinds, seed)
-
-
-@pytest.mark.parametrize("name", ARM)
-@compiling(4)
-@given(data=st.data(), shape=many_rows, epilogue=epilogues, kinds=orders, seed=seeds)
-def test_extreme_rows_on_arm(
-    name: str,
-    data: st.DataObject,
-    shape: ProductShape,
-    epilogue: Epilogue,
-    kinds: list[str],
-    seed: int,
-) -> None:
-    target = targets.get(name)
+    target = EVERYWHERE[name]
     check_extremes(target, data.draw(blocks(target)), shape, epilogue, kinds, seed)
 
 
