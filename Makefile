@@ -26,6 +26,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest --collect-only -qq >/dev/null
 
 bench: setup
 	$(BIN)/python benchmarks/setup_peers.py

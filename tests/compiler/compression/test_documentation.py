@@ -17,7 +17,11 @@ from canao.compiler.compression.structure import structure_of
 from canao.compiler.compression.structured import prune_in_place, uniform
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "compression.md"
-RECIPES = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+RECIPES = [
+    text
+    for text in re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    if text.startswith("version")  # the others are of training
+]
 
 
 @pytest.mark.parametrize(("text", "share"), zip(RECIPES, (0.49, 0.24, None), strict=True))

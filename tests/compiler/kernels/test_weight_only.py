@@ -22,9 +22,9 @@ from canao.compiler.kernels.weight_rows import MOST_ROWS, rows_engine
 from canao.targets import Target
 
 from ...profiles import compiling
-from .batch import ARM, run_batch
+from .batch import run_batch
 from .product_cases import IDENTITY, Case, finished, from_bf16, to_bf16
-from .test_products import TARGETS
+from .test_products import EVERYWHERE
 
 _Array = np.ndarray[Any, Any]
 _ROUNDING = 2.0**-24
@@ -129,18 +129,11 @@ def check(target: Target, data: st.DataObject, epilogue: Epilogue, seed: int) ->
         one.check(result)
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", EVERYWHERE)
 @compiling(2)
 @given(data=st.data(), epilogue=epilogues, seed=st.integers(0, 2**32))
-def test_products_here(name: str, data: st.DataObject, epilogue: Epilogue, seed: int) -> None:
-    check(TARGETS[name], data, epilogue, seed)
-
-
-@pytest.mark.parametrize("name", ARM)
-@compiling(2)
-@given(data=st.data(), epilogue=epilogues, seed=st.integers(0, 2**32))
-def test_products_on_arm(name: str, data: st.DataObject, epilogue: Epilogue, seed: int) -> None:
-    check(targets.get(name), data, epilogue, seed)
+def test_products(name: str, data: st.DataObject, epilogue: Epilogue, seed: int) -> None:
+    check(EVERYWHERE[name], data, epilogue, seed)
 
 
 def test_engines_of_other_weights_are_refused() -> None:
