@@ -301,6 +301,11 @@ class Emitter:
         at = self._at(indices)
         self.raw(f"vector.store {value}, {buffer}{at} : {buffer.type}, {value.type}")
 
+    def prefetch(self, buffer: Buffer, indices: Sequence[int | Value]) -> None:
+        """Ask for the cache line of one element, which need not be within the buffer."""
+        at = self._at(indices)
+        self.raw(f"memref.prefetch {buffer}{at}, read, locality<3>, data : {buffer.type}")
+
     def scratch(self, shape: Sequence[int], element: str) -> Buffer:
         """Memory on the stack of the work-group, 64-byte aligned."""
         buffer = Buffer(self.fresh(), tuple(shape), element)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from .emitter import Buffer, Emitter, Value, bytes_of
-from .engines.base import Block, Engine
+from .engines.base import Ahead, Block, Engine
 from .epilogue import Epilogue, Finish
 from .executable import ByRows, Kernel, Operand, Shared
 from .rows import zero_fill
@@ -40,6 +40,8 @@ Blocks = Callable[[Emitter, dict[str, Buffer], Value], Rows]
 """Gets the number of a panel; reads what all its rows have in common."""
 
 _GROUPS, _MOST_GROUPS = 8, 12
+_LINE = 64
+_FEW_BLOCKS = 4
 
 
 def panels_at_once(panels: int) -> int:
@@ -219,13 +221,17 @@ class _Product:
                 e, self.epilogue, buffers, column=column, columns=columns, lanes=engine.lanes
             )
             block = self.blocks(e, buffers, panel)
+
+            def multiply(first: Value, count: int) -> None:
+                one = block(e.add(start, first), count)
+                ahead = self._ahead(e, one, first, rows)
+                engine.multiply(e, state, replace(one, ahead=ahead), finish.row)
+
             if whole:
                 with e.loop(0, whole, engine.block_rows) as loop:
-                    row = e.add(start, loop.index)
-                    engine.multiply(e, state, block(row, engine.block_rows), finish.row)
+                    multiply(loop.index, engine.block_rows)
             if rows > whole:
-                row = e.add(start, e.index(whole))
-                engine.multiply(e, state, block(row, rows - whole), finish.row)
+                multiply(e.index(whole), rows - whole)
 
         with e.loop(first, e.least(end, full)) as panel:
             all_rows(panel.index, engine.panel)
@@ -233,3 +239,20 @@ class _Product:
             # Runs once, in the work-group whose share the last panel is.
             with e.loop(e.greatest(first, full), e.least(end, full + 1)) as panel:
                 all_rows(panel.index, rest)
+
+    def _ahead(self, e: Emitter, block: Block, first: Value, rows: int) -> Ahead | None:
+        """The share of the next panel that the block from row ``first`` on asks for.
+
+        Else the first block of a panel would wait for memory, which is idle during the others.
+        """
+        engine = self.engine
+        panels, size = engine.packed_shape(self.shape.outputs, self.shape.depth)
+        blocks = math.ceil(rows / engine.block_rows)
+        if not engine.fetches_ahead or block.group_at is not None:
+            return None
+        if blocks < _FEW_BLOCKS or panels == 1:
+            return None
+        number = e.div(first, e.index(engine.block_rows))
+        start = e.mul(number, e.index(size // blocks))
+        every = max(1, blocks * _LINE // (engine.panel * engine.group * bytes_of(engine.element)))
+        return Ahead(e.add(block.panel, e.index(1)), start, every)

@@ -24,6 +24,7 @@ class _Avx512(Broadcasting):
     blocks: ClassVar[Mapping[int, int]] = {3: 8, 2: 12, 1: 16}
     lanes: ClassVar[int] = 16
     fewest_rows: ClassVar[int] = 8
+    fetches_ahead: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)

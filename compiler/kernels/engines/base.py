@@ -19,10 +19,20 @@ from numpy.typing import NDArray
 
 from ..emitter import Buffer, Emitter, Value, vector
 
-__all__ = ["Block", "Engine", "Sink", "words_of"]
+__all__ = ["Ahead", "Block", "Engine", "Sink", "words_of"]
 
 # Gets the row and one vector of sums (i32 or f32) for each group of ``lanes`` outputs.
 Sink = Callable[[Value, Sequence[Value]], None]
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """A line of weights to ask for every ``every`` rounds of the inner loop, from element
+    ``first`` of ``panel`` on; what is beyond the last panel is asked for in vain."""
+
+    panel: Value
+    first: Value
+    every: int
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,7 @@ class Block:
     ``groups`` is the number of depth groups in the panel (all of them, or the surviving ones);
     ``group_at`` maps the n-th of them to its place in the activations (None: the same), where
     ``run`` groups stand together: it is asked for the first of each run. The panel's weights
-    begin with depth group ``first`` of row ``panel``.
+    begin with depth group ``first`` of row ``panel``. ``ahead`` are lines for a later panel.
     """
 
     activations: Buffer
@@ -44,6 +54,7 @@ class Block:
     group_at: Callable[[Value], Value] | None = None
     run: int = 1
     first: Value | None = None
+    ahead: Ahead | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,9 @@ class Engine(ABC):
 
     signed: ClassVar[bool] = False
     """Whether int8 activations are read as signed."""
+
+    fetches_ahead: ClassVar[bool] = False
+    """Whether a panel's weights are asked for while the one before is multiplied."""
 
     def holds(self, depth: int) -> bool:
         """Whether a sum of so many products fits in its 32 bits, whatever the codes are."""

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
-from ..emitter import Emitter, Value, vector
+from ..emitter import Emitter, Value, bytes_of, vector
 from .base import Block, Engine, Sink
 
 __all__ = ["InRegisters"]
+
+_LINE = 64
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,10 @@ class InRegisters(Engine):
         del state
         padded = -(-block.rows // self.row_multiple) * self.row_multiple
         rows = [e.add(block.row, e.index(i)) for i in range(padded)]
-        sums = self._start(e, padded)
+        sums: Sequence[Value] = self._start(e, padded)
         if block.group_at is None:
-            with e.loop(0, block.groups, self.at_once, carried=sums) as loop:
+            walked, sums = self._fetching(e, block, rows, sums)
+            with e.loop(walked, block.groups, self.at_once, carried=sums) as loop:
                 loop.carry(self._step(e, block, rows, loop.index, self.at_once, loop.values))
         else:
             with e.loop(0, block.groups, block.run, carried=sums) as loop:
@@ -42,6 +45,27 @@ class InRegisters(Engine):
         sums = loop.results
         for row, found in zip(rows[: block.rows], self._by_row(e, sums, padded), strict=False):
             sink(row, found)
+
+    def _fetching(
+        self, e: Emitter, block: Block, rows: Sequence[Value], sums: Sequence[Value]
+    ) -> tuple[int, Sequence[Value]]:
+        """As many groups as go with asking for whole lines `Ahead`, and the sums after them."""
+        ahead = block.ahead
+        if ahead is None or not isinstance(block.groups, int):
+            return 0, sums
+        stride = ahead.every * self.at_once
+        lines = block.groups // stride
+        line = _LINE // bytes_of(block.weights.element)
+        with e.loop(0, lines, carried=sums) as loop:
+            group = e.mul(loop.index, e.index(stride))
+            following = loop.values
+            for n in range(0, stride, self.at_once):
+                here = e.add(group, e.index(n)) if n else group
+                following = self._step(e, block, rows, here, self.at_once, following)
+            at = e.add(ahead.first, e.mul(loop.index, e.index(line)))
+            e.prefetch(block.weights, [ahead.panel, at])
+            loop.carry(following)
+        return lines * stride, loop.results
 
     def _run(
         self, e: Emitter, block: Block, rows: Sequence[Value], group: Value, sums: Sequence[Value]
