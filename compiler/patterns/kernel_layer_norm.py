@@ -1,8 +1,9 @@
-"""Layer normalization becomes one kernel that also writes what the next product reads.
+"""Normalization becomes one kernel that also writes what the next product reads.
 
 Before::
 
     %y = torch.aten.layer_norm %x, [N], %gamma, %beta, eps      two or three dispatches
+    (or a root-mean-square norm, written out: see rms_norm)
     (quantise or narrow %y for the product that follows)        another two
 
 After: ``%y[, %y quantised, its scales] = kernel(%x, %gamma, %beta)``.
@@ -21,14 +22,15 @@ from iree.compiler import ir
 
 from ..kernels.forms import Form, plain
 from ..kernels.isa import Isa, isa_for
-from ..kernels.normalize import Output, layer_norm_kernel
+from ..kernels.normalize import Flavour, Output, layer_norm_kernel
 from .base import Pattern, PatternContext, Stage, operations
 from .kernel_calls import KernelCalls, rows_and_width
 from .planned import Planned, plan_op
+from .rms_norm import rms_norms
 from .torch_ops import constant_of, integers_of, tensor_shape
 from .written_out import norms
 
-__all__ = ["KernelLayerNorm", "PlannedLayerNorm"]
+__all__ = ["KernelLayerNorm", "PlannedNorm"]
 
 
 class KernelLayerNorm(Pattern):
@@ -39,32 +41,50 @@ class KernelLayerNorm(Pattern):
     target_kinds = ("cpu",)  # a kernel is code for one instruction set
 
     def run(self, module: ir.Module, context: PatternContext) -> int:
-        """Replace every layer norm over the last dimension, with a weight, of f32."""
+        """Replace every norm over the last dimension, with a weight, of f32."""
         applied = 0
+        for norm in list(rms_norms(module)):
+            context.kernels["RMS norm"] += 1
+            self._replace(context, norm.ops[-1], norm.source, norm.gamma, None, norm.eps, "rms")
+            for op in reversed(norm.ops[:-1]):
+                op.erase()
+            applied += 1
         for op in norms(module):
-            context.fall_back(op, "norm", "because it is written out, or no layer norm")
+            context.fall_back(op, "norm", "because it is written out, and no RMS norm")
         for op in operations(module, "torch.aten.layer_norm"):
             if not _fits(op):
                 reason = "because it is not over the last dimension alone, with a weight, of f32"
                 context.fall_back(op, "layer norm", reason)
                 continue
             context.kernels["layer norm"] += 1
-            self._replace(context, op)
+            source, _, gamma, beta, eps = list(op.operands)[:5]
+            shift = None if str(beta.type) == "!torch.none" else beta
+            number = float(constant_of(eps) or 0.0)
+            self._replace(context, op, source, gamma, shift, number, "layer")
             applied += 1
         return applied
 
-    def _replace(self, context: PatternContext, op: Any) -> None:
-        source, _, gamma, beta, eps = list(op.operands)[:5]
+    def _replace(
+        self,
+        context: PatternContext,
+        op: Any,
+        source: Any,
+        gamma: Any,
+        beta: Any | None,
+        eps: float,
+        flavour: Flavour,
+    ) -> None:
+        """A kernel in place of ``op``, the last operation of a norm."""
         rows, width = rows_and_width(source)
-        biased = str(beta.type) != "!torch.none"
-        planned = PlannedLayerNorm(
+        planned = PlannedNorm(
             isa=isa_for(context.target.features),
+            flavour=flavour,
             rows=rows,
             width=width,
-            eps=float(constant_of(eps) or 0.0),
-            biased=biased,
+            eps=eps,
+            biased=beta is not None,
         )
-        operands = [source, gamma, *([beta] if biased else [])]
+        operands = [source, gamma, *([] if beta is None else [beta])]
         with ir.InsertionPoint(op):
             result = plan_op(context, planned, operands, op.results[0].type, op.location)
         op.results[0].replace_all_uses_with(result)
@@ -72,10 +92,11 @@ class KernelLayerNorm(Pattern):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedLayerNorm(Planned):
+class PlannedNorm(Planned):
     """Operands: the matrix, gamma, and beta where there is one."""
 
     isa: Isa
+    flavour: Flavour = "layer"
     rows: int
     width: int
     eps: float
@@ -103,6 +124,7 @@ class PlannedLayerNorm(Planned):
             self.width,
             lanes=self.isa.lanes,
             eps=self.eps,
+            flavour=self.flavour,
             beta=self.biased,
             outputs=[names[form.kind] for form in forms],
             form="s8" if narrow is not None and narrow.kind == "s8" else "u8",

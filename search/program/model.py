@@ -25,7 +25,7 @@ from ...compiler.patterns.cut_weights import Meeting
 from ...compiler.patterns.gather_lines import gathered
 from ...compiler.patterns.kernel_attention import PlannedAttention, attention_engine
 from ...compiler.patterns.kernel_embedding import PlannedEmbedding
-from ...compiler.patterns.kernel_layer_norm import PlannedLayerNorm
+from ...compiler.patterns.kernel_layer_norm import PlannedNorm
 from ...compiler.patterns.kernel_linear import planned_product, product_engine
 from ...compiler.quantization.tables import LEAST_TABLE
 from ...errors import UnsupportedError
@@ -147,7 +147,7 @@ class Model:
                 other("main_slow_memcpy", a.seq_len, 1, hidden)
 
     def _norm(self, value: Value) -> Value:
-        planned = PlannedLayerNorm(
+        planned = PlannedNorm(
             isa=self.isa, rows=value.rows, width=value.width, eps=_EPS, biased=True
         )
         return self.trace.plan(planned, [value, None, None], (value.rows, value.width))
