@@ -37,7 +37,7 @@ from canao.search.study.pareto import hypervolume
 
 __all__ = ["main"]
 
-_LATENCIES = ROOT / "search" / "predictor" / "recorded" / "local-1t.jsonl"
+_LATENCIES = ROOT / "search" / "predictor" / "recorded" / "avx512-1t.jsonl"
 _SETTINGS = ("free", "limited")
 
 

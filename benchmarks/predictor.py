@@ -1,10 +1,11 @@
 """How good the latency predictor is on what ships with canao, over many splits.
 
-    python benchmarks/predictor.py [--splits 20] [--json FILE] [--docs DIRECTORY]
+    python benchmarks/predictor.py [--splits 20] [--device FINGERPRINT]
 
-Each split trains on at most 150 architectures and tries the others, beside the baselines. Then
-predictors of one thread are adapted to two threads by 20 measurements, drawn, and chosen by what
-`active.choose_next` says of the architectures alone. At last: candidates a minute, from an
+What ships is of several machines: without ``--device`` that one counts whose CPU is most like this
+one's. Each split trains on at most 150 architectures and tries the others, beside the baselines.
+Then predictors of one thread are adapted to two threads by 20 measurements, drawn, and chosen by
+what `active.choose_next` says of the architectures alone. At last: candidates a minute, from an
 architecture to its interval.
 """
 
@@ -27,9 +28,10 @@ from canao.search.predictor.active import choose_next
 from canao.search.predictor.assessment import assess, compared
 from canao.search.predictor.predictor import LatencyPredictor, workloads_of
 from canao.search.predictor.quality import Quality, quality, repeatability
-from canao.search.predictor.recordings import select, shipped
+from canao.search.predictor.recordings import most_like, select, shipped
 from canao.search.predictor.records import Record
 from canao.search.space.space import ArchitectureSpace
+from canao.targets.host import host_target
 
 __all__ = ["main"]
 
@@ -42,12 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write the results and their page."""
     options = _parser().parse_args(arguments)
     records = shipped()
+    if options.device is None:
+        records = most_like(records, host_target().features)
+    else:
+        records = [one for one in records if one.setting.fingerprint == options.device]
     one = select(records, threads=1)
     results: dict[str, Any] = {
         "schema": 1,
         "kind": "predictor",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine_record(),
+        "setting": one[0].setting.to_json(),
         "architectures": len(one),
         "repeats": repeatability(one),
         "splits": [],
@@ -89,9 +96,10 @@ def markdown(results: dict[str, Any]) -> str:
     parts = [
         "# The latency predictor",
         "Made by `python benchmarks/predictor.py`; every split is in "
-        f"`benchmarks/results/predictor.json`. {results['architectures']} architectures, measured "
-        f"on one thread of this machine; {len(splits)} splits, each trained on "
-        f"{first['n_train']} of them and tried on the other {first['n_test']}. Means over splits.",
+        f"`benchmarks/results/predictor.json`. {results['architectures']} architectures, "
+        f"measured on one thread of {_described(results['setting'])}; {len(splits)} splits, each "
+        f"trained on {first['n_train']} of them and tried on the other {first['n_test']}. Means "
+        "over splits.",
         table(rows, numbers_from=1),
         f"The mean error is {1 - own / best:.0%} below that of the best baseline. The 90 % "
         f"intervals held {100 * min(covered):.0f} to {100 * max(covered):.0f} % of what was "
@@ -114,6 +122,14 @@ def markdown(results: dict[str, Any]) -> str:
         f"{results['date']}, {results['machine']['processor']}."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _described(setting: dict[str, Any]) -> str:
+    """A recorded machine: its fingerprint, and the widest instructions that it has."""
+    features = setting["cpu_features"]
+    names = {"amx-int8": "AMX", "avx512bf16": "AVX-512 with BF16", "avx512f": "AVX-512"}
+    widest = next((name for feature, name in names.items() if feature in features), "AVX2")
+    return f"the machine {setting['fingerprint']} ({widest})"
 
 
 def _means(qualities: Sequence[dict[str, Any]]) -> list[str]:
@@ -169,6 +185,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--device", help="fingerprint of a machine among what ships")
     add_outputs(parser, "predictor.json")
     return parser
 

@@ -1,7 +1,7 @@
 """Latencies of many architectures on this machine, for the predictor that ships with canao.
 
     python benchmarks/record_latencies.py --compile-only [--count N] [--seed N] [--work DIRECTORY]
-    python benchmarks/record_latencies.py --measure [--threads N] [--out FILE]
+    python benchmarks/record_latencies.py --measure --out FILE [--threads N] [--dispatches]
 
 Architectures are sub-networks of MiniLM-L6's sizes, drawn from the default space so that their
 work spreads evenly over all orders of magnitude. They are compiled with drawn weights for the
@@ -9,8 +9,9 @@ host and checked against PyTorch once, without tuning; then they are measured, s
 turns with the reference workload, by canao's own protocol with fewer rounds. Some are measured
 twice, far apart, which says how well a latency repeats. Both steps go on where they were stopped.
 
-``--out`` gets a JSON object a line for each architecture; the timing store in the work directory
-keeps every sample. While measuring, nothing else should run.
+``--out`` gets a JSON object a line for each architecture (what ships is in
+search/predictor/recorded, a file for each kind of machine and number of threads); the timing store
+in the work directory keeps every sample. While measuring, nothing else should run.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.drawn_architectures import draw, read_architectures, write_architectures
-from common.paths import RESULTS, ROOT, cache_directory
+from common.paths import RESULTS, cache_directory
 from common.recorded import Compiled, compile_one, measure_group, read_lines, write_lines
 
 from canao.compiler.checkpoint import packaged_minilm, read_config
@@ -30,7 +31,6 @@ from canao.search.space.space import ArchitectureSpace
 
 __all__ = ["main"]
 
-_RECORDED = ROOT / "search" / "predictor" / "recorded"
 _LIST = RESULTS / "architectures.jsonl"
 _GROUP = 8
 _REPEATED = 30
@@ -48,8 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work.mkdir(parents=True, exist_ok=True)
     if options.compile_only:
         return _compile(drawn, work)
-    out = options.out or _RECORDED / f"local-{options.threads}t.jsonl"
-    return _measure(drawn, work, out, options.threads, dispatches=options.dispatches)
+    if options.out is None:
+        raise SystemExit("--measure needs --out FILE")
+    return _measure(drawn, work, options.out, options.threads, dispatches=options.dispatches)
 
 
 def _compile(drawn: Sequence[Architecture], work: Path) -> int:
@@ -106,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, help="bundles and samples; default: in the cache")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dispatches", action="store_true", help="time single dispatches too")
-    parser.add_argument("--out", type=Path, help="default: what ships with the predictor")
+    parser.add_argument("--out", type=Path, help="a JSON object a line; resumed if it is there")
     return parser
 
 

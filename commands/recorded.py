@@ -52,14 +52,24 @@ def records_of(
     emulated: bool,
     protocol: int | None,
 ) -> list[Record]:
-    """The measurements of one setting, from ``store`` or from what ships with canao; what is left
-    out on the way is told. Raises `InputError` where there are none."""
+    """The measurements of one setting, from ``store`` or from what ships with canao (of the CPU
+    most like this machine's, unless ``device`` names one); what is left out on the way is told.
+    Raises `InputError` where there are none."""
     from ..runtime_harness.protocol import PROTOCOL
-    from ..search.predictor.recordings import of_store, read_recording, select, shipped
+    from ..search.predictor.recordings import (
+        most_like,
+        of_store,
+        read_recording,
+        select,
+        shipped,
+    )
+    from ..targets.host import host_target
 
     chosen = PROTOCOL if protocol is None else protocol
     if store is None:
         found = shipped()
+        if device is None:
+            found = most_like(found, host_target().features)
     elif store.endswith((".jsonl", ".jsonl.gz")):
         found = read_recording(store)
     else:

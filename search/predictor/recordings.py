@@ -18,6 +18,8 @@ from .records import Record, Setting
 __all__ = [
     "MOST_SLOWER",
     "MOST_SPREAD",
+    "likeness",
+    "most_like",
     "of_settings",
     "of_store",
     "read_recording",
@@ -40,6 +42,25 @@ def shipped() -> list[Record]:
     if not found:
         raise InputError(f"No measurements ship in {_SHIPPED}: name a timing store.")
     return found
+
+
+def most_like(records: Sequence[Record], features: Collection[str]) -> list[Record]:
+    """The records of one device: of that whose CPU is most like one with ``features`` (LLVM's
+    names), and of those the one that has most."""
+    devices: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        devices[record.setting.fingerprint].append(record)
+
+    def rank(found: list[Record]) -> tuple[float, int]:
+        return max(likeness(one.setting, features) for one in found), len(found)
+
+    return max(devices.values(), key=rank, default=[])
+
+
+def likeness(setting: Setting, features: Collection[str]) -> float:
+    """Of the features that a setting's CPU or the other one has, the share that both have."""
+    own, other = set(setting.cpu_features), set(features)
+    return len(own & other) / len(own | other) if own | other else 0.0
 
 
 def read_recording(path: str | os.PathLike[str]) -> list[Record]:

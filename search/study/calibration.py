@@ -17,7 +17,7 @@ from typing import Any
 from ...errors import InputError
 from ..predictor.active import choose_next
 from ..predictor.predictor import LEAST_RECORDS, LatencyPredictor
-from ..predictor.recordings import select, shipped
+from ..predictor.recordings import likeness, select, shipped
 from ..predictor.records import Record, Setting
 from ..predictor.transfer import LEAST_SAMPLES
 from ..space.architecture import Architecture
@@ -201,7 +201,8 @@ def _memory(found: Sequence[Sample]) -> tuple[int, int]:
 
 
 def _shipped(setting: Setting) -> LatencyPredictor | None:
-    """A predictor of what ships with canao: of this very setting if it can be."""
+    """A predictor of what ships with canao: of this very setting if it can be, else of the CPU
+    that is most like its own."""
     try:
         records = shipped()
     except InputError:
@@ -209,13 +210,22 @@ def _shipped(setting: Setting) -> LatencyPredictor | None:
     groups: dict[Setting, list[Record]] = {}
     for record in records:
         groups.setdefault(record.setting, []).append(record)
+    features = setting.cpu_features
     usable = [
-        (known == setting, known.target == setting.target, len(of), of)
+        (
+            (
+                known == setting,
+                known.target == setting.target,
+                max(likeness(record.setting, features) for record in of),
+                len(of),
+            ),
+            of,
+        )
         for known, of in groups.items()
         if (known.emulated, known.protocol) == (setting.emulated, setting.protocol)
         and len({record.architecture.digest for record in of}) >= LEAST_RECORDS
     ]
     if not usable:
         return None
-    best = max(usable, key=lambda one: one[:3])[3]
+    _, best = max(usable, key=lambda one: one[0])
     return LatencyPredictor.fit(best, emulated=setting.emulated, protocol=setting.protocol)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from canao.errors import InputError
 from canao.runtime_harness.measurement import Measurement
 from canao.runtime_harness.timing_store import TimingStore
-from canao.search.predictor.recordings import of_store, read_recording, select
+from canao.search.predictor.recordings import most_like, of_store, read_recording, select
 from canao.search.predictor.records import Record, Setting
 
 from .devices import SETTING, drawn, measured
@@ -52,6 +52,22 @@ def test_a_record_survives_json(record: Record) -> None:
     again = Record.from_json(json.loads(json.dumps(record.to_json())))
     assert again == record
     assert again.setting.cpu_features == record.setting.cpu_features
+
+
+def test_the_most_alike_cpu_is_found() -> None:
+    def of(device: str, count: int, *features: str) -> list[Record]:
+        setting = dataclasses.replace(SETTING, fingerprint=device, cpu_features=features)
+        return measured(drawn(count), setting=setting)
+
+    amx = of("amx", 9, "avx2", "avx512f", "amx-int8")
+    # A bundle in f32 names few features; those beside it tell what the CPU is.
+    wide = [*of("wide", 2, "avx2"), *of("wide", 3, "avx2", "avx512f")]
+    narrow = of("narrow", 4, "avx2")
+    every = [*amx, *wide, *narrow]
+    assert most_like(every, ["avx2", "avx512f"]) == wide
+    assert most_like(every, ["avx2", "avx512f", "amx-int8", "amx-tile"]) == amx
+    assert most_like(every, ["neon"]) == amx  # none is, so that of which there is most
+    assert most_like([], ["avx2"]) == []
 
 
 @pytest.mark.parametrize(

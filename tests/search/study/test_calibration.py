@@ -174,6 +174,28 @@ def test_a_predictor_that_measurements_contradict_is_adapted(
     assert 0.55 < sorted(ratios)[len(ratios) // 2] < 0.65
 
 
+def test_of_unlike_devices_the_most_alike_teaches(
+    tmp_path: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = {"b": ("avx2",), "c": ("avx2", "avx512f"), "d": ("avx2", "avx512f", "amx-int8")}
+    records = [measure(Path(), "local", one)[0] for one in drawn_from(SPACE, "host", 3)[::8]]
+    shipped = [
+        replace(record, setting=replace(HERE, fingerprint=name, cpu_features=of))
+        for name, of in features.items()
+        for record in records
+    ]
+    without_shipped(monkeypatch, shipped)
+
+    def here(bundle: Path, device: str, architecture: Architecture) -> Any:
+        record, peak = measure(bundle, device, architecture)
+        setting = replace(record.setting, cpu_features=("avx2", "avx512f", "avx512vnni"))
+        return replace(record, setting=setting), peak
+
+    found = run(tmp_path, None, here)
+    assert found.predictor.adapted_from is not None
+    assert found.predictor.adapted_from.fingerprint == "c"
+
+
 def test_a_device_that_is_lost_while_it_is_measured(
     tmp_path: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
