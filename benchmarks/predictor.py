@@ -68,25 +68,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     two = [record for record in records if record.setting.threads == 2]
     if two:
         results["two_threads"] = _adapted(one, select(two), options.splits)
+        results["two_threads_repeats"] = repeatability(select(two))
     results["candidates_a_minute"] = _speed(LatencyPredictor.fit(one))
     write_json(options.json, results)
     if options.docs:
-        replace_text(options.docs / "predictor.md", markdown(results))
+        replace_text(
+            options.docs / f"{options.json.stem}.md", markdown(results, options.json.name)
+        )
     return 0
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """The page."""
+def markdown(results: dict[str, Any], name: str) -> str:
+    """The page of the results in the file ``name``."""
     splits = results["splits"]
     first = splits[0]["predictor"]
     columns = ["Spearman", "Kendall", "Mean error, %", "Within 5 %", "Within 10 %", "Covered, %"]
     rows = [["", *columns]]
     for name in splits[0]:
         rows.append([name, *_means([split[name] for split in splits])])
-    repeats = results["repeats"]
-    if repeats is not None:
-        again = (f"{100 * repeats[key]:.1f}" for key in ("mape", "within_5", "within_10"))
-        rows.append(["measuring again", "", "", *again, ""])
+    rows += _again(results["repeats"])
     best = min(
         np.mean([split[name]["mape"] for split in splits]) for name in splits[0]
         if name != "predictor"
@@ -95,9 +95,9 @@ def markdown(results: dict[str, Any]) -> str:
     covered = [split["predictor"]["coverage_90"] for split in splits]
     parts = [
         "# The latency predictor",
-        "Made by `python benchmarks/predictor.py`; every split is in "
-        f"`benchmarks/results/predictor.json`. {results['architectures']} architectures, "
-        f"measured on one thread of {_described(results['setting'])}; {len(splits)} splits, each "
+        f"Made by `python benchmarks/predictor.py --device {results['setting']['fingerprint']}`; "
+        f"every split is in `benchmarks/results/{name}`. {results['architectures']} architectures "
+        f"were measured on one thread of {_described(results['setting'])}; {len(splits)} splits, each "
         f"trained on {first['n_train']} of them and tried on the other {first['n_test']}. Means "
         "over splits.",
         table(rows, numbers_from=1),
@@ -109,6 +109,7 @@ def markdown(results: dict[str, Any]) -> str:
         two = results["two_threads"]
         rows = [[f"Two threads, from {_SAMPLES}", *columns]]
         rows += [[name, *_means(two[name])] for name in two]
+        rows += _again(results["two_threads_repeats"])
         parts += [
             "## Another setting",
             "Adapted from predictors of one thread, tried on all other measurements of two "
@@ -122,6 +123,14 @@ def markdown(results: dict[str, Any]) -> str:
         f"{results['date']}, {results['machine']['processor']}."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _again(repeats: dict[str, float] | None) -> list[list[str]]:
+    """A row for what was measured twice, if anything was: no predictor could do better."""
+    if repeats is None:
+        return []
+    found = (f"{100 * repeats[key]:.1f}" for key in ("mape", "within_5", "within_10"))
+    return [["measuring again", "", "", *found, ""]]
 
 
 def _described(setting: dict[str, Any]) -> str:
