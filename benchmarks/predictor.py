@@ -97,9 +97,9 @@ def markdown(results: dict[str, Any], name: str) -> str:
         "# The latency predictor",
         f"Made by `python benchmarks/predictor.py --device {results['setting']['fingerprint']}`; "
         f"every split is in `benchmarks/results/{name}`. {results['architectures']} architectures "
-        f"were measured on one thread of {_described(results['setting'])}; {len(splits)} splits, each "
-        f"trained on {first['n_train']} of them and tried on the other {first['n_test']}. Means "
-        "over splits.",
+        f"were measured on one thread of {_described(results['setting'])}; {len(splits)} splits, "
+        f"each trained on {first['n_train']} of them and tried on the other {first['n_test']}. "
+        "Means over splits.",
         table(rows, numbers_from=1),
         f"The mean error is {1 - own / best:.0%} below that of the best baseline. The 90 % "
         f"intervals held {100 * min(covered):.0f} to {100 * max(covered):.0f} % of what was "
