@@ -77,7 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 lines.append(line)
                 sys.stderr.write(f"{setting} {name} {seed}: {curve[-1]:.4f}\n")
     if options.docs is not None:
-        wanted = [line for line in lines if line["controller"] in options.controllers]
+        # What others are compared with may have been run before, or by another process.
+        wanted = [line for line in read_lines(options.out) if line["table"] == digest]
+        if all(line["controller"] != "random" for line in wanted):
+            sys.stderr.write("no page: the others are compared with random, which was not run\n")
+            return 0
         wanted.sort(key=lambda line: (CONTROLLERS.index(line["controller"]), line["seed"]))
         write_page(wanted, {"members": len(members), "source": source}, options.docs)
     return 0
