@@ -28,10 +28,9 @@ from canao.search.predictor.active import choose_next
 from canao.search.predictor.assessment import assess, compared
 from canao.search.predictor.predictor import LatencyPredictor, workloads_of
 from canao.search.predictor.quality import Quality, quality, repeatability
-from canao.search.predictor.recordings import most_like, select, shipped
+from canao.search.predictor.recordings import select, shipped, shipped_for_this_cpu
 from canao.search.predictor.records import Record
 from canao.search.space.space import ArchitectureSpace
-from canao.targets.host import host_target
 
 __all__ = ["main"]
 
@@ -43,11 +42,9 @@ _CANDIDATES = 300
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write the results and their page."""
     options = _parser().parse_args(arguments)
-    records = shipped()
-    if options.device is None:
-        records = most_like(records, host_target().features)
-    else:
-        records = [one for one in records if one.setting.fingerprint == options.device]
+    records = shipped_for_this_cpu()
+    if options.device is not None:
+        records = [one for one in shipped() if one.setting.fingerprint == options.device]
     one = select(records, threads=1)
     results: dict[str, Any] = {
         "schema": 1,
@@ -78,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def markdown(results: dict[str, Any], name: str) -> str:
-    """The page of the results in the file ``name``."""
+def markdown(results: dict[str, Any], file: str) -> str:
+    """The page of the results that ``file`` in the results' directory has."""
     splits = results["splits"]
     first = splits[0]["predictor"]
     columns = ["Spearman", "Kendall", "Mean error, %", "Within 5 %", "Within 10 %", "Covered, %"]
@@ -95,8 +92,9 @@ def markdown(results: dict[str, Any], name: str) -> str:
     covered = [split["predictor"]["coverage_90"] for split in splits]
     parts = [
         "# The latency predictor",
-        f"Made by `python benchmarks/predictor.py --device {results['setting']['fingerprint']}`; "
-        f"every split is in `benchmarks/results/{name}`. {results['architectures']} architectures "
+        f"Made by `python benchmarks/predictor.py --device {results['setting']['fingerprint']} "
+        f"--json benchmarks/results/{file}`, where every split is. "
+        f"{results['architectures']} architectures "
         f"were measured on one thread of {_described(results['setting'])}; {len(splits)} splits, "
         f"each trained on {first['n_train']} of them and tried on the other {first['n_test']}. "
         "Means over splits.",

@@ -57,19 +57,16 @@ def records_of(
     Raises `InputError` where there are none."""
     from ..runtime_harness.protocol import PROTOCOL
     from ..search.predictor.recordings import (
-        most_like,
         of_store,
         read_recording,
         select,
         shipped,
+        shipped_for_this_cpu,
     )
-    from ..targets.host import host_target
 
     chosen = PROTOCOL if protocol is None else protocol
     if store is None:
-        found = shipped()
-        if device is None:
-            found = most_like(found, host_target().features)
+        found = shipped_for_this_cpu() if device is None else shipped()
     elif store.endswith((".jsonl", ".jsonl.gz")):
         found = read_recording(store)
     else:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from .emitter import Buffer, Emitter, Value, bytes_of
-from .engines.base import Ahead, Block, Engine
+from .engines.base import LINE, Ahead, Block, Engine
 from .epilogue import Epilogue, Finish
 from .executable import ByRows, Kernel, Operand, Shared
 from .rows import zero_fill
@@ -40,7 +40,6 @@ Blocks = Callable[[Emitter, dict[str, Buffer], Value], Rows]
 """Gets the number of a panel; reads what all its rows have in common."""
 
 _GROUPS, _MOST_GROUPS = 8, 12
-_LINE = 64
 _FEW_BLOCKS = 4
 
 
@@ -254,5 +253,5 @@ class _Product:
             return None
         number = e.div(first, e.index(engine.block_rows))
         start = e.mul(number, e.index(size // blocks))
-        every = max(1, blocks * _LINE // (engine.panel * engine.group * bytes_of(engine.element)))
+        every = max(1, blocks * LINE // (engine.panel * engine.group * bytes_of(engine.element)))
         return Ahead(e.add(block.panel, e.index(1)), start, every)

@@ -12,6 +12,7 @@ from ...errors import InputError
 from ...runtime_harness.protocol import PROTOCOL
 from ...runtime_harness.timing_store import StoredTiming, TimingStore
 from ...runtime_harness.timing_store.jsonl import read_lines
+from ...targets.host import host_target
 from ..space.architecture import Architecture
 from .records import Record, Setting
 
@@ -25,6 +26,7 @@ __all__ = [
     "read_recording",
     "select",
     "shipped",
+    "shipped_for_this_cpu",
 ]
 
 MOST_SPREAD = 0.1
@@ -44,6 +46,11 @@ def shipped() -> list[Record]:
     return found
 
 
+def shipped_for_this_cpu() -> list[Record]:
+    """What ships of the device whose CPU is most like this machine's; raises as `shipped`."""
+    return most_like(shipped(), host_target().features)
+
+
 def most_like(records: Sequence[Record], features: Collection[str]) -> list[Record]:
     """The records of one device: of that whose CPU is most like one with ``features`` (LLVM's
     names), and of those the one that has most."""
@@ -52,15 +59,17 @@ def most_like(records: Sequence[Record], features: Collection[str]) -> list[Reco
         devices[record.setting.fingerprint].append(record)
 
     def rank(found: list[Record]) -> tuple[float, int]:
-        return max(likeness(one.setting, features) for one in found), len(found)
+        return likeness(found, features), len(found)
 
     return max(devices.values(), key=rank, default=[])
 
 
-def likeness(setting: Setting, features: Collection[str]) -> float:
-    """Of the features that a setting's CPU or the other one has, the share that both have."""
-    own, other = set(setting.cpu_features), set(features)
-    return len(own & other) / len(own | other) if own | other else 0.0
+def likeness(records: Iterable[Record], features: Collection[str]) -> float:
+    """Of the features that the CPU of a device's records or the other one has, the share that
+    both have. Records of f32 name few of them: that counts which is most alike."""
+    other = set(features)
+    named = ({*record.setting.cpu_features} for record in records)
+    return max(len(own & other) / len(own | other) if own | other else 0.0 for own in named)
 
 
 def read_recording(path: str | os.PathLike[str]) -> list[Record]:

@@ -210,13 +210,12 @@ def _shipped(setting: Setting) -> LatencyPredictor | None:
     groups: dict[Setting, list[Record]] = {}
     for record in records:
         groups.setdefault(record.setting, []).append(record)
-    features = setting.cpu_features
     usable = [
         (
             (
                 known == setting,
                 known.target == setting.target,
-                max(likeness(record.setting, features) for record in of),
+                likeness(of, setting.cpu_features),
                 len(of),
             ),
             of,

@@ -19,7 +19,10 @@ from numpy.typing import NDArray
 
 from ..emitter import Buffer, Emitter, Value, vector
 
-__all__ = ["Ahead", "Block", "Engine", "Sink", "words_of"]
+__all__ = ["LINE", "Ahead", "Block", "Engine", "Sink", "words_of"]
+
+LINE = 64
+"""Bytes of a cache line."""
 
 # Gets the row and one vector of sums (i32 or f32) for each group of ``lanes`` outputs.
 Sink = Callable[[Value, Sequence[Value]], None]

@@ -10,11 +10,9 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ..emitter import Emitter, Value, bytes_of, vector
-from .base import Block, Engine, Sink
+from .base import LINE, Block, Engine, Sink
 
 __all__ = ["InRegisters"]
-
-_LINE = 64
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class InRegisters(Engine):
             return 0, sums
         stride = ahead.every * self.at_once
         lines = block.groups // stride
-        line = _LINE // bytes_of(block.weights.element)
+        line = LINE // bytes_of(block.weights.element)
         with e.loop(0, lines, carried=sums) as loop:
             group = e.mul(loop.index, e.index(stride))
             following = loop.values

@@ -7,14 +7,14 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
+from canao.compiler.kernels.emitter import bytes_of
 from canao.compiler.kernels.engines.avx512 import Avx512Bf16, Avx512F32, Avx512Int8
-from canao.compiler.kernels.engines.base import Engine
+from canao.compiler.kernels.engines.base import LINE, Engine
 from canao.compiler.kernels.engines.neon import NeonInt8
 from canao.compiler.kernels.epilogue import Epilogue
 from canao.compiler.kernels.product import ProductShape, product_kernel
 
 ENGINES = (Avx512F32(), Avx512Bf16(), Avx512Int8())
-_LINE = 64
 
 
 def asked_for(engine: Engine, shape: ProductShape) -> list[int]:
@@ -45,15 +45,13 @@ def test_all_of_the_next_panel(engine: Engine, rows: int, depth: int, outputs: i
     if blocks + bool(rest) < 4 or engine.panels(outputs) == 1:
         assert not found  # so few pass by too quickly, or there is no next one
         return
-    size = (
-        engine.packed_shape(outputs, depth)[1] * {"f32": 4, "bf16": 2, "int8": 1}[engine.precision]
-    )
+    size = engine.packed_shape(outputs, depth)[1] * bytes_of(engine.element)
     share = size // (blocks + bool(rest))
     assert found
     for lines in found:
-        assert share // _LINE <= lines
+        assert share // LINE <= lines
         # Not much more than all: a round of the loop asks for one line.
-        assert lines <= max(1, 2 * (share // _LINE + 1))
+        assert lines <= max(1, 2 * (share // LINE + 1))
 
 
 def test_cores_that_do_it_themselves_are_left_alone() -> None:
