@@ -64,7 +64,7 @@ def compile(
         ),
     ] = None,
     activations: Annotated[
-        str, typer.Option("--activations", help="Ranges in int8: dynamic, or static (calibrated).")
+        str, typer.Option("--activations", help="Ranges in int8: dynamic, symmetric or static.")
     ] = "dynamic",
     cosine: Annotated[
         float | None,
@@ -143,7 +143,8 @@ def _quantized(found: Mapping[str, Any]) -> str:
         if value is not None
     ]
     wide = ", ".join(found["wider"]) or "nothing"
-    what = found["precision"] + (", static" if found["activations"] == "static" else "")
+    known = found["activations"]
+    what = found["precision"] + (f", {known}" if known in ("symmetric", "static") else "")
     return (
         f"{what}, calibration {found['calibration']}: cosine {', '.join(cosines)}; wider: {wide}"
     )

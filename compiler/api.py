@@ -149,9 +149,10 @@ def compile_model(
     the precisions of 8 bits or fewer: texts like those that the model will read, or a file of
     them, one a line (``.jsonl``: objects with ``text`` and perhaps ``text_pair``); None takes
     sentences of canao's own.
-    ``activations``: in int8, ``dynamic`` (a range for each row) or ``static`` (one for all, found
-    on the calibration). ``cosine``: for those precisions, how alike the outputs must be; None is
-    0.998, and less allows narrower layers.
+    ``activations``: in int8, ``dynamic`` (a range for each row, from its least to its greatest
+    value), ``symmetric`` (one as far below zero as above) or ``static`` (one range for all, found
+    on the calibration); what no kernel takes has dynamic ones. ``cosine``: for the precisions of
+    8 bits or fewer, how alike the outputs must be; None is 0.998, and less allows narrower layers.
 
     ``recipe``, or a file of one, says the precision of each matrix, where ``precision`` is auto;
     None takes the recipe that a compressed model was made by. It prunes nothing here: the model

@@ -41,8 +41,9 @@ class LoweringRequest:
     ``patterns``: the names of the pipeline that must result; () takes what the pipeline gives.
     ``wider``: (weight, precision) of weights that stay wider than ``precision``. ``rounded``:
     (weight, its rounded form, its input's smoothing vector or ""), names of parameters all.
-    ``ranges``: (weight, the range of its input), where that is static. ``narrow_tables``: whether
-    large tables of words are int8; None as ``precision`` has it.
+    ``ranges``: (weight, the range of its input), where that is static; ``symmetric``: whether a
+    row's own range is, about zero. ``narrow_tables``: whether large tables of words are int8; None
+    as ``precision`` has it.
     ``blocks``: how many blocks survive in weights with zeros (`sparsity.count_blocks`).
     ``idle``: their inputs and outputs without any weight (`idle.find_idle`).
     ``choices``: what was measured of products on the target (`choosing.choices.Choices`).
@@ -60,6 +61,7 @@ class LoweringRequest:
     wider: tuple[tuple[str, str], ...] = ()
     rounded: tuple[tuple[str, str, str], ...] = ()
     ranges: tuple[tuple[str, str], ...] = ()
+    symmetric: bool = False
     narrow_tables: bool | None = None
     blocks: tuple[BlockCount, ...] = ()
     idle: tuple[IdleLines, ...] = ()
@@ -284,6 +286,7 @@ def _arranged(
         wider=dict(request.wider),
         rounded={name: (weight, vector) for name, weight, vector in request.rounded},
         ranges=dict(request.ranges),
+        symmetric=request.symmetric,
         narrow_tables=request.narrow_tables,
         blocks=by_parameter(request.blocks),
         idle=idle_by_parameter(request.idle),

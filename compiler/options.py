@@ -27,8 +27,9 @@ TOLERANCES: dict[str, dict[str, float]] = {
 }
 """How far a compiled model may lie from the uncompiled float32 one, by precision."""
 
-ACTIVATIONS = ("dynamic", "static")
-"""How int8 quantises what products read: by each row's own range, or by one for all."""
+ACTIVATIONS = ("dynamic", "symmetric", "static")
+"""How int8 quantises what products read: by each row's own range, from its least to its greatest
+value or as far below zero as above; or by one range for all, found on the calibration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class CompileOptions:
     isolated: bool = True
     tune: bool = False
     calibration: tuple[Text, ...] | None = None
-    activations: Literal["dynamic", "static"] = "dynamic"
+    activations: Literal["dynamic", "symmetric", "static"] = "dynamic"
     cosine: float | None = None
     narrow_tables: bool | None = None
 
@@ -118,7 +119,6 @@ class CompileOptions:
             raise InputError(f"A cosine is for {quantized}: leave it out for {precision}.")
         if cosine is not None and not 0 < cosine < 1:
             raise InputError(f"The cosine must lie between 0 and 1, not {cosine!r}.")
-        _check_activations(activations, precision, chosen)
         return cls(
             targets=chosen,
             seq_lens=lengths,
@@ -131,7 +131,7 @@ class CompileOptions:
             isolated=isolated,
             tune=tune,
             calibration=None if calibration is None else read_texts(calibration),
-            activations="static" if activations == "static" else "dynamic",
+            activations=_check_activations(activations, precision, chosen),
             cosine=cosine,
         )
 
@@ -145,21 +145,29 @@ class CompileOptions:
             )
 
 
-def _check_activations(activations: str, precision: str, chosen: Sequence[Target]) -> None:
-    if activations not in ACTIVATIONS:
-        raise InputError(
-            f"Unknown activations {activations!r}: choose one of {', '.join(ACTIVATIONS)}."
-        )
-    if activations == "dynamic":
-        return
+def _check_activations(
+    activations: str, precision: str, chosen: Sequence[Target]
+) -> Literal["dynamic", "symmetric", "static"]:
+    match activations:
+        case "dynamic":
+            return "dynamic"
+        case "symmetric" | "static" as found:
+            pass
+        case _:
+            raise InputError(
+                f"Unknown activations {activations!r}: choose one of {', '.join(ACTIVATIONS)}."
+            )
     if precision != "int8":
-        raise InputError(f"Static activations are for int8: leave them out for {precision}.")
+        raise InputError(
+            f"{found.capitalize()} activations are for int8: leave them out for {precision}."
+        )
     for one in chosen:
         if one.kind != "cpu":
             raise InputError(
-                f"Target {one.name} cannot do int8 with static activations, which are for CPUs: "
+                f"Target {one.name} cannot do int8 with {found} activations, which are for CPUs: "
                 "take dynamic ones."
             )
+    return found
 
 
 def _targets(given: str | Target | Sequence[str | Target]) -> tuple[Target, ...]:

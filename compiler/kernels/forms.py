@@ -7,6 +7,7 @@ from typing import Literal
 
 from .engines.base import Engine
 from .executable import Operand
+from .quantize import Scheme
 
 __all__ = ["Form", "form_for", "plain"]
 
@@ -21,7 +22,8 @@ class Form:
     ``kind`` is ``f32``, ``bf16`` (held as i16), ``u8`` or ``s8``; the last two come with the
     scale and offset of each row, [padded_rows, 2] f32. ``smoothing`` names the parameter [width]
     that each row is multiplied by before it is quantised; empty for none. ``static`` names the
-    parameter [2] that is the scale and offset of every row; empty where each row has its own.
+    parameter [2] that is the scale and offset of every row; empty where each row has its own,
+    which is ``symmetric`` about zero or reaches from its least to its greatest value.
     """
 
     kind: Kind
@@ -31,6 +33,14 @@ class Form:
     stride: int
     smoothing: str = ""
     static: str = ""
+    symmetric: bool = False
+
+    @property
+    def scheme(self) -> Scheme:
+        """How its rows are quantised, where it is ``integer``."""
+        if self.static:
+            return "static"
+        return "symmetric" if self.symmetric else "asymmetric"
 
     @property
     def integer(self) -> bool:
@@ -52,7 +62,15 @@ def plain(rows: int, width: int, kind: Kind = "f32") -> Form:
     return Form(kind, rows, width, rows, width)
 
 
-def form_for(engine: Engine, rows: int, width: int, smoothing: str = "", static: str = "") -> Form:
+def form_for(
+    engine: Engine,
+    rows: int,
+    width: int,
+    smoothing: str = "",
+    static: str = "",
+    *,
+    symmetric: bool = False,
+) -> Form:
     """What `product_kernel` takes with this engine."""
     kinds: dict[str, Kind] = {
         "f32": "f32",
@@ -67,4 +85,5 @@ def form_for(engine: Engine, rows: int, width: int, smoothing: str = "", static:
         engine.row_stride(width),
         smoothing,
         static,
+        symmetric and engine.precision == "int8",
     )

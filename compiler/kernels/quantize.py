@@ -4,7 +4,8 @@ Every scheme writes Q and S = (scale, offset) such that x is about scale * q + o
 
 - ``asymmetric``: scale = (max - min) / 255, q = round((x - min) / scale). In the form ``u8`` q is
   0..255 and offset = min; in the form ``s8`` q is -128..127 and offset = min + 128 * scale.
-- ``symmetric`` (``s8`` only): scale = max|x| / 127, offset = 0, q = -127..127.
+- ``symmetric``: scale = max|x| / 127. In the form ``s8`` q is -127..127 and offset = 0; in the
+  form ``u8`` q is 128 more and offset = -128 * scale, so that zero is exact in both.
 - ``static``: scale and offset are given, the same for every row; q saturates.
 
 Rounding is to nearest, ties to even: added to 1.5 * 2**23, a number's integer stands in the low
@@ -98,9 +99,7 @@ def quantize_row(
             raise ValueError("the static scheme needs its scale and offset")
         found = _given(e, static, form)
     elif scheme == "symmetric":
-        if form != "s8":
-            raise ValueError("symmetric codes are signed: the form must be s8")
-        found = _symmetric(e, load, depth, lanes)
+        found = _symmetric(e, load, depth, lanes, form)
     else:
         found = _asymmetric(e, load, depth, lanes, form)
     e.store(found.scale, scales, [row, 0])
@@ -166,7 +165,7 @@ def _asymmetric(e: Emitter, load: Load, depth: int, lanes: int, form: Form) -> _
     return _Codes(scale, offset, negative_half_low, factor, base, lowest, half_range)
 
 
-def _symmetric(e: Emitter, load: Load, depth: int, lanes: int) -> _Codes:
+def _symmetric(e: Emitter, load: Load, depth: int, lanes: int, form: Form) -> _Codes:
     width = width_for(depth, lanes)
 
     def widen(column: Value, largest: list[Value], _: int) -> list[Value]:
@@ -184,7 +183,10 @@ def _symmetric(e: Emitter, load: Load, depth: int, lanes: int) -> _Codes:
     scale = e.select(varies, e.mul(largest, number(1.0 / 127.0)), number(0.0))
     scale = e.select(any_number, scale, number(float("nan")))
     factor = e.select(varies, e.div(number(127.0), largest), number(0.0))
-    return _Codes(scale, number(0.0), None, factor, _MAGIC, e.negate(largest), largest)
+    offset, base = number(0.0), _MAGIC
+    if form == "u8":
+        offset, base = e.mul(scale, number(-128.0)), _MAGIC + 128.0
+    return _Codes(scale, offset, None, factor, base, e.negate(largest), largest)
 
 
 def _given(e: Emitter, static: Buffer, form: Form) -> _Codes:

@@ -29,7 +29,7 @@ def quantize_reference(
     row = np.where(np.abs(row) < np.finfo(np.float32).tiny, np.float32(0.0), row)
     with np.errstate(all="ignore"):
         if scheme == "symmetric":
-            return _symmetric_reference(row)
+            return _symmetric_reference(row, form)
         if static is not None:
             scale, offset = (np.full((len(row), 1), v, np.float32) for v in static)
             low = offset if form == "u8" else _fused(scale, -128.0, offset)
@@ -53,7 +53,7 @@ def quantize_reference(
     return codes.astype(np.uint8 if form == "u8" else np.int8), np.concatenate([scale, offset], 1)
 
 
-def _symmetric_reference(row: _Array) -> tuple[_Array, _Array]:
+def _symmetric_reference(row: _Array, form: Form) -> tuple[_Array, _Array]:
     largest = np.nanmax(np.abs(row), 1, keepdims=True, initial=-1.0)
     any_number = largest >= 0
     largest = np.minimum(largest, np.float32(LARGEST))
@@ -62,7 +62,9 @@ def _symmetric_reference(row: _Array) -> tuple[_Array, _Array]:
     scale = np.where(any_number, scale, np.float32(np.nan))
     factor = np.where(varies, np.float32(127.0) / largest, np.float32(0.0))
     codes = _rounded(row, factor, -largest, largest)
-    return codes.astype(np.int8), np.concatenate([scale, np.zeros_like(scale)], 1)
+    if form == "s8":
+        return codes.astype(np.int8), np.concatenate([scale, np.zeros_like(scale)], 1)
+    return (codes + 128.0).astype(np.uint8), np.concatenate([scale, scale * np.float32(-128.0)], 1)
 
 
 def _fused(a: _Array, b: float, c: _Array) -> _Array:

@@ -70,6 +70,9 @@ class PatternContext:
     ranges: Mapping[str, str] = field(default_factory=dict)
     """Of each weight whose input is quantised by one range, the parameter [2] that it is."""
 
+    symmetric: bool = False
+    """Whether a row's own range reaches as far below zero as above."""
+
     narrow_tables: bool | None = None
     """Whether large tables of words are int8; None as the precision has it."""
 

@@ -154,7 +154,7 @@ def conversion(form: Form, isa: Isa) -> Kernel:
         form.width,
         lanes=isa.lanes,
         form=form.kind,
-        scheme="static" if form.static else "asymmetric",
+        scheme=form.scheme,
         smoothing=bool(form.smoothing),
         padded_rows=form.padded_rows,
         row_stride=form.stride,

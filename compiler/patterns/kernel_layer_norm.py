@@ -129,7 +129,7 @@ class PlannedNorm(Planned):
             outputs=[names[form.kind] for form in forms],
             form="s8" if narrow is not None and narrow.kind == "s8" else "u8",
             native_bf16=self.isa.native_bf16,
-            scheme="static" if narrow is not None and narrow.static else "asymmetric",
+            scheme="asymmetric" if narrow is None else narrow.scheme,
             smoothing=narrow is not None and bool(narrow.smoothing),
             padded_rows=narrow.padded_rows if narrow else None,
             row_stride=narrow.stride if narrow else None,

@@ -120,15 +120,22 @@ class PlannedProduct(Planned):
     weights: tuple[Parameter, ...]
     smoothing: str = ""
     static: str = ""
+    symmetric: bool = False
     sparse: StoredWeight | SparseWeight | None = None
 
     def wants(self) -> Sequence[Form | None]:
         """See `Planned.wants`."""
         rows, depth = self.shape.rows, self.shape.depth
         if self.sparse is not None:
-            form = replace(self.sparse.form(), static=self.static)
+            form = self.sparse.form()
+            symmetric = self.symmetric and form.integer
+            form = replace(form, static=self.static, symmetric=symmetric)
         else:
-            form = form_for(self.engine, rows, depth, self.smoothing, self.static)
+            form = form_for(
+                self.engine,
+                *(rows, depth, self.smoothing, self.static),
+                symmetric=self.symmetric,
+            )
         wanted: list[Form | None] = [form]
         wanted += [None] if self.biased else []
         wanted += [plain(self.shape.rows, self.shape.outputs)] if self.added else []
@@ -224,6 +231,7 @@ def planned_product(
         weights=weights,
         smoothing=smoothing,
         static=static_form(context, engine, name),
+        symmetric=context.symmetric,
         sparse=sparse,
     )
 

@@ -1,7 +1,8 @@
 """Quantised products in PyTorch, in the arithmetic of the kernels.
 
-Activations: for each row 8 bits between its least and its greatest value, or as they are. Weights:
-for each output 8 bits, symmetric, or for each group of the depth 4 (`int4`). Sums of integers are
+Activations: for each row 8 bits between its least and its greatest value, or as far below zero as
+above, or as they are. Weights: for each output 8 bits, symmetric, or for each group of the depth 4
+(`int4`). Sums of integers are
 exact in the kernels; here they are sums of f32. Cores multiply in bf16 where they can, what is not
 int8: so do the layers that stay wider here, and attention.
 """
@@ -19,7 +20,15 @@ import torch
 from .grids import nearest
 from .sites import Linear
 
-__all__ = ["FakeLinear", "Rows", "bf16_rows", "fake_rows", "fake_weight", "replaced"]
+__all__ = [
+    "FakeLinear",
+    "Rows",
+    "bf16_rows",
+    "fake_rows",
+    "fake_weight",
+    "replaced",
+    "symmetric_rows",
+]
 
 Rows = Callable[[torch.Tensor], torch.Tensor]
 """What a product knows of its activations."""
@@ -30,6 +39,13 @@ def fake_rows(x: torch.Tensor) -> torch.Tensor:
     low, high = x.aminmax(dim=-1, keepdim=True)
     scale = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).tiny)
     return ((x - low) / scale).round_().mul_(scale).add_(low)
+
+
+def symmetric_rows(x: torch.Tensor) -> torch.Tensor:
+    """As `fake_rows`, each row in 255 steps about zero."""
+    largest = x.abs().amax(dim=-1, keepdim=True)
+    scale = (largest / 127).clamp(min=torch.finfo(torch.float32).tiny)
+    return (x / scale).round_().mul_(scale)
 
 
 def bf16_rows(x: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ import torch
 from ..compression.precisions import asked_precisions, widest
 from ..models import SourceModel
 from ..wrapper import make_entry
-from .fake import FakeLinear, Rows, bf16_rows, fake_rows, fake_weight
+from .fake import FakeLinear, Rows, bf16_rows, fake_rows, fake_weight, symmetric_rows
 from .grids import nearest
 from .judge import Goals, Judge, wide_sites
 from .precisions import WEIGHT_BITS, WIDER
@@ -48,13 +48,13 @@ _MOST_WIDE = {"int8": 0.2, "int8-weights": 0.2, "int4-weights": 1.0}
 @dataclass(frozen=True, kw_only=True)
 class Decision:
     """What a caller asks for: one of `QUANTIZED`, for ``seq_lens`` (ascending) and ``batch``;
-    int8's ``activations`` with a scale for each row, or one for all; the ``cosine`` that a bundle
-    must have; ``room``, as for `Goals.above`."""
+    int8's ``activations`` (see `options.ACTIVATIONS`); the ``cosine`` that a bundle must have;
+    ``room``, as for `Goals.above`."""
 
     precision: str = "int8"
     seq_lens: tuple[int, ...] = (1,)
     batch: int = 1
-    activations: Literal["dynamic", "static"] = "dynamic"
+    activations: Literal["dynamic", "symmetric", "static"] = "dynamic"
     cosine: float = 0.998
     room: float = 1.0
 
@@ -64,20 +64,22 @@ class Decision:
             return bf16_rows
         if self.activations == "static":
             return StaticRows(range_for(rows, weights))
-        return fake_rows
+        return symmetric_rows if self.activations == "symmetric" else fake_rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationPlan:
     """``tensors``: parameters beside the model's own. ``rounded``: by the address of a weight,
     the names of its rounded form and of its smoothing vector (or ""). ``ranges``: by address, the
-    name of its activations' range, where that is static. ``wider``: by address, a precision.
-    ``report`` says in JSON values what was found and decided.
+    name of its activations' range, where that is static. ``symmetric``: whether ranges of rows
+    are. ``wider``: by address, a precision. ``report`` says in JSON values what was found and
+    decided.
     """
 
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
     rounded: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     ranges: Mapping[int, str] = field(default_factory=dict)
+    symmetric: bool = False
     wider: Mapping[int, str] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -87,8 +89,8 @@ class QuantizationPlan:
         return replace(imported, parameters={**imported.parameters, **self.tensors})
 
     def fields(self, parameters: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-        """``rounded``, ``ranges`` and ``wider`` of a lowering request for a model with these
-        parameters."""
+        """``rounded``, ``ranges``, ``symmetric`` and ``wider`` of a lowering request for a model
+        with these parameters."""
         rounded, ranges, wider = [], [], []
         for name, tensor in parameters.items():
             if tensor.data_ptr() in self.rounded:
@@ -97,7 +99,12 @@ class QuantizationPlan:
                 ranges.append((name, self.ranges[tensor.data_ptr()]))
             if tensor.data_ptr() in self.wider:
                 wider.append((name, self.wider[tensor.data_ptr()]))
-        return {"rounded": tuple(rounded), "ranges": tuple(ranges), "wider": tuple(wider)}
+        return {
+            "rounded": tuple(rounded),
+            "ranges": tuple(ranges),
+            "symmetric": self.symmetric,
+            "wider": tuple(wider),
+        }
 
 
 def plan_quantization(
@@ -153,6 +160,7 @@ def _plan(source: SourceModel, texts: Sequence[Text] | None, wanted: Decision) -
     named = _named({**fakes, **{site: wide_fakes[site] if less else () for site in wide}})
     return QuantizationPlan(
         **named,
+        symmetric=wanted.activations == "symmetric",
         wider={
             linear.weight.data_ptr(): precision
             for site, precision in {**asked, **dict.fromkeys(wide, wider)}.items()

@@ -1,4 +1,5 @@
-"""Weights alone in 8 or 4 bits, and static ranges: what is stored, planned, compiled, refused."""
+"""Weights alone in 8 or 4 bits, static and symmetric ranges: what is stored, planned, compiled,
+refused."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from canao.compiler.derivations import compute
 from canao.compiler.kernels.weight_format import GROUP, WeightFormat
 from canao.compiler.models import SourceModel, from_module
 from canao.compiler.options import CompileOptions
-from canao.compiler.quantization.fake import FakeLinear, bf16_rows, replaced
+from canao.compiler.quantization.fake import FakeLinear, bf16_rows, replaced, symmetric_rows
 from canao.compiler.quantization.grids import nearest
 from canao.compiler.quantization.int4 import int4_codes, int4_scales, int4_steps
 from canao.compiler.quantization.plan import Decision, QuantizationPlan, plan_quantization
@@ -268,6 +269,26 @@ def test_static_ranges_are_what_is_compiled(tmp_path: Path) -> None:
     assert (found - simulated).abs().max() < 0.3 * (simulated - exact).abs().max()
 
 
+@needs_int8
+def test_symmetric_ranges_are_what_is_compiled(tmp_path: Path) -> None:
+    module, source, x = block(40)
+    plan = plan_quantization(source, None, Decision(activations="symmetric", cosine=0.9))
+    assert plan.report["activations"] == "symmetric"
+    found, apart = compiled(source, plan, "int8", tmp_path, drop_patterns=("canao.fuse_rows",))
+    names = [name for name, _ in apart.calls if "quantize" in name or "layer_norm" in name]
+    assert names
+    assert not any("asymmetric" in name for name in names)
+    fakes = {}
+    for linear in (module.up, module.down):
+        rounded, vector = plan.rounded[linear.weight.data_ptr()]
+        fakes[linear] = FakeLinear(plan.tensors[rounded], plan.tensors.get(vector), symmetric_rows)
+    with torch.no_grad():
+        exact = module(x)
+        with replaced(fakes, {}):
+            simulated = module(x)
+    assert (found - simulated).abs().max() < 0.3 * (simulated - exact).abs().max()
+
+
 # -- what is judged, and what is refused ---------------------------------------------------------
 
 
@@ -284,8 +305,13 @@ def test_what_a_bundle_is_verified_with_is_judged() -> None:
     [
         ({"target": "vulkan-llvmpipe", "precision": "int4-weights"}, "it can do .*int8-weights"),
         ({"target": "vulkan-llvmpipe", "precision": "int8", "activations": "static"}, "dynamic"),
-        ({"target": "arm64", "activations": "static"}, "for int8"),
-        ({"target": "arm64", "precision": "int8", "activations": "fixed"}, "dynamic, static"),
+        ({"target": "vulkan-mali", "precision": "int8", "activations": "symmetric"}, "dynamic"),
+        ({"target": "arm64", "activations": "static"}, "Static activations are for int8"),
+        ({"target": "arm64", "activations": "symmetric"}, "Symmetric activations are for int8"),
+        (
+            {"target": "arm64", "precision": "int8", "activations": "fixed"},
+            "dynamic, symmetric, static",
+        ),
         ({"target": "arm64", "cosine": 0.9}, "for int8, int8-weights, int4-weights"),
         ({"target": "arm64", "precision": "int8", "cosine": 1.5}, "between 0 and 1"),
     ],

@@ -37,6 +37,7 @@ WAYS: list[tuple[Scheme, Form]] = [
     ("asymmetric", "u8"),
     ("asymmetric", "s8"),
     ("symmetric", "s8"),
+    ("symmetric", "u8"),
     ("static", "u8"),
 ]
 OUTPUTS: list[tuple[Output, ...]] = [
