@@ -22,18 +22,17 @@ from ..runtime_harness.bundle import (
 )
 from ..targets import Target
 from . import cache
-from .build import BuiltModule, ModelBuild
 from .compression.manifest import recipe_of
 from .compression.precisions import asked_precisions, bundle_precision
 from .compression.recipe import Recipe
-from .compression.validation import check_made
-from .making import make
 from .models import SourceModel, from_module, load_model
 from .options import CompileOptions
 from .quantization.texts import Calibration
 
 if TYPE_CHECKING:
     import torch
+
+    from .build import BuiltModule, ModelBuild
 
 __all__ = ["CompileReport", "compile", "compile_model"]
 
@@ -187,6 +186,10 @@ def compile_model(
     tell = progress or (lambda _: None)
     tell("loading the model")
     source = _source(model, head, example_inputs, name)
+    # They bring torch, for which a wrong call need not wait.
+    from .compression.validation import check_made
+    from .making import make
+
     options.check_model(source)
     if given is not None:
         check_made(given, source.module)

@@ -129,6 +129,20 @@ with canao.load({str(sample_bundle)!r}) as session:
     assert run(code).strip() == "(1, 3, 32)"
 
 
+def test_a_wrong_call_does_not_wait_for_torch() -> None:
+    code = """
+import sys
+import canao
+from canao.errors import InputError
+for call in ({"target": "toaster"}, {"seq_len": 0}, {"precision": "f12"}, {}):
+    try:
+        canao.compile("no/such/model", **call)
+    except InputError:
+        print(sorted({"torch", "transformers", "torch_mlir"} & set(sys.modules)))
+"""
+    assert run(code).split() == ["[]"] * 4
+
+
 def test_importing_canao_takes_under_a_third_of_a_second() -> None:
     # Of processor time, the best of several: a busy machine adds to the clock on the wall, not
     # to this. The bound is part of what `import canao` promises.

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import InputError, UnsupportedError
-from .matching import products, rule_for, serving
 from .recipe import Recipe
 
 __all__ = [
@@ -66,6 +65,8 @@ def asked_precisions(
                     f"{field_}: target {target.name} cannot do {precision}: it can do "
                     f"{', '.join(target.precisions)}."
                 )
+    from .matching import products, rule_for, serving  # with torch, which the rest does without
+
     default, whole = recipe.default_precision or "f32", bundle_precision(recipe)
     wider = {}
     layers = products(model)
