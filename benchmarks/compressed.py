@@ -2,7 +2,8 @@
 
     python benchmarks/compressed.py [--tasks sst2,mrpc,stsb,qa] [--rounds 15] [--again]
 
-Takes the models that ``benchmarks/compression.py`` trained (of each task the first seed): the
+Takes the models that ``benchmarks/compression.py`` trained (of each task the first seed that has
+most of them on this machine): the
 fine-tuned teacher in LiteRT (f32 and int8) and in canao, and its compressed forms in canao's int8
 and f32. Everyone reads 128 tokens and is held to the PyTorch logits of its own model first; then
 they take turns in one run. Raw samples go to the JSON file, a table to ``docs/benchmarks/``. It
@@ -114,18 +115,18 @@ def _same(one: dict[str, Any], facts: dict[str, Any]) -> bool:
 
 
 def _models(task: str) -> dict[str, tuple[ModelSpec, dict[str, Any]]]:
-    """The teacher and its compressed forms, with what is known of each, by size."""
-    found: dict[str, tuple[ModelSpec, dict[str, Any]]] = {}
+    """The teacher and its compressed forms, with what is known of each, by size: of one seed."""
+    found: dict[int, dict[str, tuple[ModelSpec, dict[str, Any]]]] = {}
     file = RESULTS / "compression.jsonl"
     for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         line = json.loads(text)
         folder = cache_directory() / "compression" / f"{task}-{line['size']}-{line['seed']}"
         teacher = cache_directory().parent / line["result"]["teacher"]
-        if line["task"] == task and line["seed"] == 0 and folder.is_dir() and teacher.is_dir():
-            result = line["result"]
-            found["teacher"] = (_spec(task, "teacher", teacher), result["before"])
-            found[line["size"]] = (_spec(task, line["size"], folder), result["after"])
-    return found
+        if line["task"] == task and folder.is_dir() and teacher.is_dir():
+            result, models = line["result"], found.setdefault(line["seed"], {})
+            models["teacher"] = (_spec(task, "teacher", teacher), result["before"])
+            models[line["size"]] = (_spec(task, line["size"], folder), result["after"])
+    return found[min(found, key=lambda seed: (-len(found[seed]), seed))] if found else {}
 
 
 def _spec(task: str, size: str, directory: Path) -> ModelSpec:
@@ -182,7 +183,7 @@ def markdown(results: dict[str, Any]) -> str:
     parts = [
         "# Compressed models beside LiteRT running their teacher",
         "Made by `python benchmarks/compressed.py` of the models that "
-        "`python benchmarks/compression.py` trained (seed 0); every sample is in "
+        "`python benchmarks/compression.py` trained (one seed of each); every sample is in "
         f"`benchmarks/results/compressed.json`. {results['seq_len']} tokens, from token ids to "
         "logits, everyone of a task in turns in one run. "
         "*Times faster* is the time of LiteRT in f32 running the fine-tuned teacher over the "
