@@ -20,12 +20,13 @@ from .idle import find_idle
 from .isolation import Children, lower_isolated
 from .kernels.choosing.choices import Choices, narrowed
 from .kernels.choosing.tuning import choices_for, tune
-from .lowering import LoweringRequest, LoweringResult, lower, one_line
+from .lowering import lower, one_line
 from .models import SourceModel
 from .options import CompileOptions
 from .parameters import materialize
 from .quantization.precisions import QUANTIZED
 from .reference import Reference, draw_samples, evaluate, output_shapes
+from .request import LoweringRequest, LoweringResult
 from .sparsity import count_blocks
 
 if TYPE_CHECKING:

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CanaoError
 from ..leases import Leases, mark_used
 from ..paths import cache_dir
-from .lowering import LoweringRequest, LoweringResult, one_line
+from .lowering import one_line
+from .request import LoweringRequest, LoweringResult
 
 if TYPE_CHECKING:
     from ..targets import Target

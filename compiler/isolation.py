@@ -20,7 +20,8 @@ from pathlib import Path
 
 from .. import errors
 from ..errors import CanaoError, CompileError
-from .lowering import LoweringRequest, LoweringResult, one_line
+from .lowering import one_line
+from .request import LoweringRequest, LoweringResult
 
 __all__ = ["Children", "lower_isolated"]
 

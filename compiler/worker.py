@@ -20,7 +20,8 @@ from pathlib import Path
 
 from .. import errors
 from ..errors import InputError
-from .lowering import LoweringRequest, lower, one_line
+from .lowering import lower, one_line
+from .request import LoweringRequest
 
 __all__ = ["main"]
 

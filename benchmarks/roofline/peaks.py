@@ -5,11 +5,12 @@ Each is a kernel of its own, run by the same means as those it is held against.
 
 from __future__ import annotations
 
-from canao.compiler.kernels.emitter import Buffer, Emitter, Value, vector
+from canao.compiler.kernels.emitter import Emitter
 from canao.compiler.kernels.engines.amx import AmxBf16, AmxInt8
 from canao.compiler.kernels.engines.base import Engine
 from canao.compiler.kernels.engines.broadcasting import Broadcasting
 from canao.compiler.kernels.executable import Kernel, Operand
+from canao.compiler.kernels.values import Buffer, Value, vector
 
 __all__ = ["compute_peak", "nothing", "reading"]
 

@@ -19,9 +19,10 @@ from .attention_block import Work
 from .attention_context import Context
 from .attention_plan import Plan, plan_for
 from .attention_shape import AttentionForm, AttentionShape, Sources
-from .emitter import Buffer, Emitter, Value
+from .emitter import Emitter
 from .engines.base import Engine
 from .executable import Kernel, Operand
+from .values import Buffer, Value
 
 __all__ = ["AttentionForm", "attention_kernel", "serves"]
 

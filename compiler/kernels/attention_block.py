@@ -14,7 +14,7 @@ from .attention_rows import inverse
 from .attention_scores import Scorer
 from .attention_softmax import LOWEST, Running, Scores, Softmax
 from .convert import round_bf16
-from .emitter import Value, vector
+from .values import Value, vector
 
 __all__ = ["Work"]
 

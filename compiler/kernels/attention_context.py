@@ -9,8 +9,9 @@ from .attention_pack import Part
 from .attention_plan import Plan
 from .attention_shape import AttentionForm, AttentionShape, Sources, View
 from .attention_softmax import native_bf16
-from .emitter import Buffer, Emitter, Value
+from .emitter import Emitter
 from .engines.base import Block, Engine, Sink
+from .values import Buffer, Value
 
 __all__ = ["Context", "Item"]
 

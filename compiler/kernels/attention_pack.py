@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .convert import round_bf16
-from .emitter import Buffer, Emitter, Value, vector
+from .emitter import Emitter
 from .engines.base import Engine
+from .values import Buffer, Value, lanes_of, vector
 
 __all__ = ["Part", "load_row", "pack_keys", "pack_values"]
 
@@ -162,7 +163,7 @@ def _interleaved(e: Emitter, rows: Sequence[Value]) -> Value:
     if len(rows) == 1:
         return rows[0]
     first, second = _interleaved(e, rows[::2]), _interleaved(e, rows[1::2])
-    count = int(first.type[len("vector<") :].split("x")[0])
+    count = lanes_of(first.type)
     return e.shuffle(first, second, [i // 2 + (i % 2) * count for i in range(2 * count)])
 
 

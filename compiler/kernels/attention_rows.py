@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .emitter import Emitter, Value
+from .emitter import Emitter
+from .values import Value
 
 __all__ = ["combined_rows", "fold", "inverse"]
 

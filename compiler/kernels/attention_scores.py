@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from .attention_context import Context, Item
 from .attention_pack import load_row
 from .attention_softmax import Finish, Scores
-from .emitter import Buffer, Value, vector
 from .engines.base import Block
+from .values import Buffer, Value, vector
 
 __all__ = ["Scorer"]
 

@@ -26,8 +26,9 @@ import numpy as np
 
 from .attention_rows import combined_rows, fold, inverse
 from .convert import round_bf16, round_bf16_pair
-from .emitter import Buffer, Emitter, Value, vector
+from .emitter import Emitter
 from .engines.base import Engine, words_of
+from .values import Buffer, Value, vector
 from .vector_math import Accuracy, exp2_nonpositive
 
 __all__ = ["LOWEST", "Finish", "Running", "Scores", "Softmax", "native_bf16"]

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .emitter import Buffer, Emitter, Value, vector
+from .emitter import Emitter
 from .executable import Kernel, Operand, Shared
 from .rows import check_padding, each_row, groups_for, rows_of, sweep, width_for, zero_fill
+from .values import Buffer, Value, lanes_of, vector
 
 __all__ = ["convert_kernel", "convert_reference", "round_bf16", "round_bf16_pair"]
 
@@ -67,7 +68,7 @@ def round_bf16(e: Emitter, x: Value, *, native: bool) -> Value:
     ``native`` uses AVX512-BF16's instruction for 16 and 8 lanes, which flushes denormals; else
     it is some eight instructions of integer arithmetic (IREE knows no better for arith.truncf).
     """
-    lanes = int(x.type[len("vector<") :].split("x")[0])
+    lanes = lanes_of(x.type)
     if native and lanes in _NATIVE:
         narrow = e.intrinsic(_NATIVE[lanes], [x], vector(lanes, "bf16"))
     else:
@@ -77,7 +78,7 @@ def round_bf16(e: Emitter, x: Value, *, native: bool) -> Value:
 
 def round_bf16_pair(e: Emitter, first: Value, second: Value, *, native: bool) -> Value:
     """Two vectors of f32 as one of bf16 in i16, ``first`` in its lower half; as `round_bf16`."""
-    lanes = int(first.type[len("vector<") :].split("x")[0])
+    lanes = lanes_of(first.type)
     if native and lanes == 16:
         name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
         narrow = e.intrinsic(name, [second, first], vector(32, "bf16"))

@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from .emitter import Buffer, Emitter, Value
+from .emitter import Emitter
 from .executable import Kernel, Operand, Shared
 from .rows import each_row, groups_for, rows_of, sweep, width_for
+from .values import Buffer, Value
 
 __all__ = ["Term", "embedding_kernel", "embedding_reference"]
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from . import vector_math
 from .convert import round_bf16
-from .emitter import Buffer, Emitter, Value
+from .emitter import Emitter
 from .executable import Operand
+from .values import Buffer, Value
 
 __all__ = ["ACTIVATIONS", "Epilogue", "Finish"]
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .emitter import Buffer, Emitter, Value
+from .emitter import Emitter
+from .values import Buffer, Value
 
 __all__ = ["Body", "ByRows", "Kernel", "Operand", "Shared"]
 

@@ -19,8 +19,9 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from .emitter import Buffer, Emitter, Value
+from .emitter import Emitter
 from .executable import ByRows, Kernel, Operand, Shared
+from .values import Buffer, Value
 
 __all__ = ["Step", "block_rows", "fused_rows", "most_weight_bytes"]
 

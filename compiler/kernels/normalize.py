@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .convert import round_bf16
-from .emitter import Buffer, Emitter, Value, vector
+from .emitter import Emitter
 from .executable import Kernel, Operand, Shared
 from .quantize import Form, Scheme, quantize_row, smoothed
 from .rows import (
@@ -32,6 +32,7 @@ from .rows import (
     width_for,
     zero_fill,
 )
+from .values import Buffer, Value, vector
 
 __all__ = ["Flavour", "Output", "layer_norm_kernel", "layer_norm_reference"]
 

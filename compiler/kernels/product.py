@@ -18,11 +18,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from .emitter import Buffer, Emitter, Value, bytes_of
+from .emitter import Emitter
 from .engines.base import LINE, Ahead, Block, Engine
 from .epilogue import Epilogue, Finish
 from .executable import ByRows, Kernel, Operand, Shared
 from .rows import zero_fill
+from .values import Buffer, Value, bytes_of
 
 __all__ = [
     "Blocks",

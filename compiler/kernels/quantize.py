@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from .emitter import Buffer, Emitter, Value, vector
+from .emitter import Emitter
 from .executable import Kernel, Operand, Shared
 from .rows import (
     across,
@@ -33,6 +33,7 @@ from .rows import (
     width_for,
     zero_fill,
 )
+from .values import Buffer, Value, vector
 
 __all__ = [
     "LARGEST",

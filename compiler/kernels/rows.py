@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from .emitter import Buffer, Emitter, Value, bytes_of, element_of, vector
+from .emitter import Emitter
 from .executable import ByRows, Shared
+from .values import Buffer, Value, bytes_of, element_of, lanes_of, vector
 
 __all__ = [
     "Row",
@@ -123,7 +124,7 @@ def across(
     while len(pending) > 1:
         pending.append(combine(pending.pop(0), pending.pop(0)))
     (value,) = pending
-    lanes = int(value.type[len("vector<") :].split("x")[0])
+    lanes = lanes_of(value.type)
     while lanes > 1:
         lanes //= 2
         low = e.shuffle(value, value, range(lanes))

@@ -21,9 +21,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .emitter import Buffer, Emitter, Value, vector
+from .emitter import Emitter
 from .executable import Kernel, Operand
 from .sparse_format import SparseLayout
+from .values import Buffer, Value, vector
 
 __all__ = ["SparseLanes", "lane_bytes", "lane_rows", "sparse_gpu_kernel"]
 

@@ -6,13 +6,14 @@ The lists are read from memory: the kernel's text knows how many blocks there ar
 
 from __future__ import annotations
 
-from .emitter import Buffer, Emitter, Value
+from .emitter import Emitter
 from .engines.base import Block, Engine
 from .epilogue import Epilogue
 from .executable import Kernel, Operand
 from .forms import Form, form_for
 from .product import Blocks, ProductShape, Rows, panel_kernel
 from .sparse_format import SparseLayout
+from .values import Buffer, Value
 
 __all__ = ["load_index", "sparse_form", "sparse_operands", "sparse_product_kernel"]
 

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .emitter import Buffer, Emitter, Value
+from .emitter import Emitter
 from .engines.amx import request_tiles
 from .epilogue import Epilogue, Finish
 from .executable import Kernel, Operand
@@ -21,6 +21,7 @@ from .forms import Form, Kind
 from .rows import zero_fill
 from .sparse_format import SparseLayout
 from .sparse_product import load_index, sparse_operands
+from .values import Buffer, Value
 from .words import turned, words_shape
 
 __all__ = ["MOST_GROUPS", "SparseTiles"]

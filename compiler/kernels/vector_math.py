@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .emitter import Emitter, Value, element_of, vector
+from .emitter import Emitter
+from .values import Value, element_of, vector
 
 __all__ = [
     "Accuracy",

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .emitter import Buffer, Emitter, Value, vector
+from .emitter import Emitter
+from .values import Buffer, Value, lanes_of, vector
 from .weight_format import WeightFormat
 
 __all__ = ["codes_of", "interleaved", "load_scales"]
@@ -57,7 +58,7 @@ def interleaved(e: Emitter, parts: Sequence[Value]) -> Value:
         return parts[0]
     half = len(parts) // 2
     first, second = interleaved(e, parts[:half]), interleaved(e, parts[half:])
-    size = int(first.type[len("vector<") :].split("x")[0])
+    size = lanes_of(first.type)
     order = []
     for start in range(0, size, half):
         order += [*range(start, start + half), *range(size + start, size + start + half)]

@@ -18,11 +18,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from .convert import round_bf16
-from .emitter import Buffer, Emitter, Value
+from .emitter import Emitter
 from .engines.base import Block, Engine
 from .epilogue import Epilogue
 from .executable import Kernel, Operand
 from .product import Blocks, ProductShape, Rows, panel_kernel
+from .values import Buffer, Value
 from .weight_codes import codes_of, interleaved, load_scales
 from .weight_format import GROUP, WeightFormat
 from .weight_rows import StoredBlock, WeightRows

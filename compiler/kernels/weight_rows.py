@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .emitter import Buffer, Emitter, Value, vector
+from .emitter import Emitter
 from .engines.base import Block, Engine, Sink
+from .values import Buffer, Value, vector
 from .weight_codes import codes_of, load_scales
 from .weight_format import GROUP, WeightFormat
 

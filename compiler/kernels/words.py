@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .emitter import Buffer, Emitter, Value
+from .emitter import Emitter
 from .executable import Kernel, Operand
 from .rows import groups_for, rows_of
+from .values import Buffer, Value
 
 __all__ = ["turned", "words_kernel", "words_shape"]
 

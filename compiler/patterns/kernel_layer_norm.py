@@ -45,9 +45,8 @@ class KernelLayerNorm(Pattern):
         applied = 0
         for norm in list(rms_norms(module)):
             context.kernels["RMS norm"] += 1
-            self._replace(context, norm.ops[-1], norm.source, norm.gamma, None, norm.eps, "rms")
-            for op in reversed(norm.ops[:-1]):
-                op.erase()
+            parts = {"source": norm.source, "gamma": norm.gamma, "eps": norm.eps}
+            _replace(context, _Norm(flavour="rms", ops=norm.ops, **parts))
             applied += 1
         for op in norms(module):
             context.fall_back(op, "norm", "because it is written out, and no RMS norm")
@@ -60,35 +59,10 @@ class KernelLayerNorm(Pattern):
             source, _, gamma, beta, eps = list(op.operands)[:5]
             shift = None if str(beta.type) == "!torch.none" else beta
             number = float(constant_of(eps) or 0.0)
-            self._replace(context, op, source, gamma, shift, number, "layer")
+            parts = {"source": source, "gamma": gamma, "beta": shift, "eps": number}
+            _replace(context, _Norm(flavour="layer", ops=(op,), **parts))
             applied += 1
         return applied
-
-    def _replace(
-        self,
-        context: PatternContext,
-        op: Any,
-        source: Any,
-        gamma: Any,
-        beta: Any | None,
-        eps: float,
-        flavour: Flavour,
-    ) -> None:
-        """A kernel in place of ``op``, the last operation of a norm."""
-        rows, width = rows_and_width(source)
-        planned = PlannedNorm(
-            isa=isa_for(context.target.features),
-            flavour=flavour,
-            rows=rows,
-            width=width,
-            eps=eps,
-            biased=beta is not None,
-        )
-        operands = [source, gamma, *([] if beta is None else [beta])]
-        with ir.InsertionPoint(op):
-            result = plan_op(context, planned, operands, op.results[0].type, op.location)
-        op.results[0].replace_all_uses_with(result)
-        op.erase()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +117,38 @@ class PlannedNorm(Planned):
             count = len(form.operands)
             written[form], results = results[:count], results[count:]
         return written
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Norm:
+    """``ops``: all operations it is written in, in program order, the last one its result."""
+
+    flavour: Flavour
+    ops: tuple[Any, ...]
+    source: Any
+    gamma: Any
+    beta: Any | None = None
+    eps: float
+
+
+def _replace(context: PatternContext, norm: _Norm) -> None:
+    """A kernel in place of all operations of a norm."""
+    rows, width = rows_and_width(norm.source)
+    planned = PlannedNorm(
+        isa=isa_for(context.target.features),
+        flavour=norm.flavour,
+        rows=rows,
+        width=width,
+        eps=norm.eps,
+        biased=norm.beta is not None,
+    )
+    operands = [norm.source, norm.gamma, *([] if norm.beta is None else [norm.beta])]
+    last = norm.ops[-1]
+    with ir.InsertionPoint(last):
+        result = plan_op(context, planned, operands, last.results[0].type, last.location)
+    last.results[0].replace_all_uses_with(result)
+    for op in reversed(norm.ops):
+        op.erase()
 
 
 def _fits(op: Any) -> bool:

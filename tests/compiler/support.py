@@ -13,10 +13,11 @@ from iree import runtime as rt
 from canao import targets
 from canao.compiler.idle import find_idle
 from canao.compiler.importer import ImportedModel, import_model
-from canao.compiler.lowering import LoweringRequest, LoweringResult, lower
+from canao.compiler.lowering import lower
 from canao.compiler.models import SourceModel, from_module
 from canao.compiler.parameters import materialize
 from canao.compiler.patterns.registry import pipeline
+from canao.compiler.request import LoweringRequest, LoweringResult
 from canao.compiler.sparsity import count_blocks
 from canao.compiler.wrapper import Entry, boundary, make_entry
 from canao.targets import Target

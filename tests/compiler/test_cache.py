@@ -14,10 +14,10 @@ import torch
 from canao import targets
 from canao.compiler import build, cache
 from canao.compiler.api import compile_model
-from canao.compiler.lowering import LoweringRequest, LoweringResult
 from canao.compiler.parameters import Derivation
 from canao.compiler.patterns import registry
 from canao.compiler.patterns.base import Pattern
+from canao.compiler.request import LoweringRequest, LoweringResult
 from canao.errors import CanaoError, CompileError, InputError, UnsupportedError
 
 RESULT = LoweringResult(

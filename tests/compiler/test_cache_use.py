@@ -11,7 +11,7 @@ import torch
 import canao
 from canao import pruning, targets
 from canao.compiler import cache
-from canao.compiler.lowering import LoweringRequest, LoweringResult
+from canao.compiler.request import LoweringRequest, LoweringResult
 from canao.pruning import prune_cache
 
 RESULT = LoweringResult(calls=(), patterns={}, parameters=(), derivations=(), seconds=1.0)

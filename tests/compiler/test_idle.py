@@ -19,7 +19,7 @@ from canao.compiler.idle import FILL, find_idle, idle_by_parameter, kept_places
 from canao.compiler.kernels import gather_choice
 from canao.compiler.kernels.engines.registry import engine_for
 from canao.compiler.kernels.gather_choice import expanded_cost, gathered_cost
-from canao.compiler.lowering import LoweringRequest
+from canao.compiler.request import LoweringRequest
 
 from ..profiles import compiling
 from .support import imported, lower_and_run, relative_error

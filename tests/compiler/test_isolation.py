@@ -20,8 +20,9 @@ import torch
 from canao import targets
 from canao.compiler import iree_session
 from canao.compiler.isolation import Children, lower_isolated
-from canao.compiler.lowering import LoweringRequest, LoweringResult, lower
+from canao.compiler.lowering import lower
 from canao.compiler.patterns.base import Pattern
+from canao.compiler.request import LoweringRequest, LoweringResult
 from canao.errors import CompileError, InputError, UnsupportedError
 
 from .support import imported, request_for

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from canao import targets
 from canao.compiler.flags import iree_flags
-from canao.compiler.lowering import LoweringRequest, LoweringResult
 from canao.compiler.options import CompileOptions
 from canao.compiler.parameters import Derivation
+from canao.compiler.request import LoweringRequest, LoweringResult
 from canao.errors import InputError
 
 

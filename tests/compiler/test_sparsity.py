@@ -23,10 +23,10 @@ from canao.compiler.kernels.sparse_choice import (
     sparse_layout,
 )
 from canao.compiler.kernels.sparse_tiles import SparseTiles
-from canao.compiler.lowering import LoweringRequest
 from canao.compiler.models import from_module
 from canao.compiler.quantization.plan import Decision, plan_quantization
 from canao.compiler.quantization.rounding import rounded_for
+from canao.compiler.request import LoweringRequest
 from canao.compiler.sparsity import by_parameter, count_blocks
 
 from ..profiles import compiling

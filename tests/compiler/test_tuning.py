@@ -18,7 +18,7 @@ from canao.compiler.kernels.choosing.problem import Problem
 from canao.compiler.kernels.choosing.table import SCHEMA, Table, read_table, write_table
 from canao.compiler.kernels.engines.registry import ENGINES
 from canao.compiler.kernels.product import ProductShape
-from canao.compiler.lowering import LoweringRequest, LoweringResult
+from canao.compiler.request import LoweringRequest, LoweringResult
 
 from . import families
 from .support import imported, lower_and_run, relative_error

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..emitter import Buffer, Emitter, Value
+from ..emitter import Emitter
+from ..values import Buffer, Value
 from .base import Block, Engine, Sink, words_of
 
 __all__ = ["AmxBf16", "AmxInt8", "request_tiles"]

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..emitter import Emitter, Value, vector
+from ..emitter import Emitter
+from ..values import Value, vector
 from .broadcasting import Broadcasting
 
 __all__ = ["Avx512Bf16", "Avx512F32", "Avx512Int8"]

@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..emitter import Buffer, Emitter, Value, vector
+from ..emitter import Emitter
+from ..values import Buffer, Value, vector
 
 __all__ = ["LINE", "Ahead", "Block", "Engine", "Sink", "words_of"]
 

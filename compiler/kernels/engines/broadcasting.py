@@ -10,7 +10,8 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..emitter import Emitter, Value, vector
+from ..emitter import Emitter
+from ..values import Value, vector
 from .base import Block
 from .in_registers import InRegisters
 

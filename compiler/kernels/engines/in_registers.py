@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
-from ..emitter import Emitter, Value, bytes_of, vector
+from ..emitter import Emitter
+from ..values import Value, bytes_of, vector
 from .base import LINE, Block, Engine, Sink
 
 __all__ = ["InRegisters"]

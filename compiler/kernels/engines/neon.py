@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..emitter import Emitter, Value, vector
+from ..emitter import Emitter
+from ..values import Value, vector
 from .base import Block
 from .counted import Counted
 from .in_registers import InRegisters

@@ -18,7 +18,8 @@ from canao.compiler.kernels.choosing.problem import Problem
 from canao.compiler.kernels.choosing.runner import rounds_of
 from canao.compiler.kernels.choosing.table import read_table
 from canao.compiler.kernels.choosing.zeros import INPUTS
-from canao.compiler.kernels.emitter import Buffer, Emitter, Value
+from canao.compiler.kernels.emitter import Emitter
+from canao.compiler.kernels.values import Buffer, Value
 
 HOST = targets.get("host")
 PROBLEM = Problem("f32", 5, 48, 40)

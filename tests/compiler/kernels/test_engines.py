@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canao import targets
-from canao.compiler.kernels.emitter import Buffer, Emitter, Value
+from canao.compiler.kernels.emitter import Emitter
 from canao.compiler.kernels.engines.base import Block, Engine, words_of
 from canao.compiler.kernels.engines.in_registers import InRegisters
 from canao.compiler.kernels.engines.registry import ENGINES, by_label, engine_for, engines
 from canao.compiler.kernels.executable import Kernel, Operand
+from canao.compiler.kernels.values import Buffer, Value
 from canao.errors import InputError
 
 from .batch import PLACES, run_batch

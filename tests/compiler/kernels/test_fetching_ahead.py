@@ -7,12 +7,12 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canao.compiler.kernels.emitter import bytes_of
 from canao.compiler.kernels.engines.avx512 import Avx512Bf16, Avx512F32, Avx512Int8
 from canao.compiler.kernels.engines.base import LINE, Engine
 from canao.compiler.kernels.engines.neon import NeonInt8
 from canao.compiler.kernels.epilogue import Epilogue
 from canao.compiler.kernels.product import ProductShape, product_kernel
+from canao.compiler.kernels.values import bytes_of
 
 ENGINES = (Avx512F32(), Avx512Bf16(), Avx512Int8())
 

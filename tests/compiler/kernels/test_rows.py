@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canao.compiler.kernels.emitter import Buffer, Emitter, Value, vector
+from canao.compiler.kernels.emitter import Emitter
 from canao.compiler.kernels.executable import Kernel, Operand
 from canao.compiler.kernels.rows import groups_for, rows_of, sweep, width_for, zero_fill
+from canao.compiler.kernels.values import Buffer, Value, vector
 
 from ...profiles import compiling
 from .support import run_kernel

@@ -14,9 +14,10 @@ from hypothesis.extra.numpy import arrays
 
 from canao import targets
 from canao.compiler.kernels import vector_math as vm
-from canao.compiler.kernels.emitter import Buffer, Emitter, Value
+from canao.compiler.kernels.emitter import Emitter
 from canao.compiler.kernels.executable import Kernel, Operand
 from canao.compiler.kernels.trial import build, program
+from canao.compiler.kernels.values import Buffer, Value
 
 from ...profiles import compiling
 from .batch import ARM, PLACES, Call
