@@ -6,12 +6,15 @@ The result names the weights it is about; what is compiled from it is exactly wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from ...runtime_harness.environment import cpu_count
 from ..compression.precisions import asked_precisions, widest
 from ..models import SourceModel
 from ..wrapper import make_entry
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
     from ..importer import ImportedModel
 
 __all__ = ["Decision", "QuantizationPlan", "plan_quantization"]
+
+# A site being rounded holds some ten matrices of its size.
+_MOST_WORKERS = 4
 
 # Fewer texts than these say too little of what a model reads.
 _FEW = 16
@@ -138,7 +144,7 @@ def _plan(source: SourceModel, texts: Sequence[Text] | None, wanted: Decision) -
     warnings = doubts(entry, given, own) if texts is not None else ()
     asked = _asked(source, sites)
     sites = [site for site in sites if site not in asked]
-    fakes = {site: _fakes(site, wanted, trained=source.has_trained_weights) for site in sites}
+    fakes = _of_each(sites, partial(_fakes, wanted=wanted, trained=source.has_trained_weights))
     narrow_tables = asked_precisions(source.recipe, source.module).tables is not False
     tables = {
         module: fake_weight(module.weight.detach())
@@ -149,10 +155,10 @@ def _plan(source: SourceModel, texts: Sequence[Text] | None, wanted: Decision) -
     }
     wider = WIDER[wanted.precision]
     less = replace(wanted, precision=wider) if wider in WEIGHT_BITS else None
-    wide_fakes = {
-        site: _fakes(site, less, trained=source.has_trained_weights) if less else _as_bf16(site)
-        for site in sites
-    }
+    wide_fakes = _of_each(
+        sites,
+        partial(_fakes, wanted=less, trained=source.has_trained_weights) if less else _as_bf16,
+    )
     judge = Judge(entry, samples, fakes, tables, wide_fakes)
     goals = Goals.above(wanted.cosine, wanted.room)
     wide, found = wide_sites(judge, sites, goals, _MOST_WIDE[wanted.precision])
@@ -182,6 +188,21 @@ def _plan(source: SourceModel, texts: Sequence[Text] | None, wanted: Decision) -
         },
         warnings=(*warnings, *_much_wide(wide, sites, wanted)),
     )
+
+
+def _of_each(
+    sites: Sequence[Site], make: Callable[[Site], list[FakeLinear]]
+) -> dict[Site, list[FakeLinear]]:
+    """``make`` of every site, several at once. No sum is split among threads: the numbers do not
+    depend on how many there are."""
+
+    @torch.no_grad()
+    def alone(site: Site) -> list[FakeLinear]:
+        torch.set_num_threads(1)
+        return make(site)
+
+    with ThreadPoolExecutor(max_workers=min(cpu_count(), _MOST_WORKERS)) as pool:
+        return dict(zip(sites, pool.map(alone, sites), strict=True))
 
 
 def _much_wide(wide: Sequence[Site], sites: Sequence[Site], wanted: Decision) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from .grids import grid_for
 
 __all__ = ["rounded_for"]
 
-_BLOCK = 64
+_BLOCK = 32
 # Against fitting the few activations that were seen: a share of their mean square.
 _DAMPING = 0.1
 
@@ -30,21 +30,25 @@ def rounded_for(weight: torch.Tensor, rows: torch.Tensor, bits: int = 8) -> torc
     order = rows.square().sum(dim=0).argsort()
     grid = grid_for(weight, bits)
     steps = grid.steps[:, order].T.contiguous()
-    zero = (weight[:, order].T == 0) | (steps == 0)
-    pinned = grid.pinned[:, order].T.contiguous()
     exact = weight[:, order].T.contiguous()
+    zero = (exact == 0) | (steps == 0)
+    steps.masked_fill_(steps == 0, 1.0)
+    # What takes no other's error, and what becomes of it.
+    fixed = (grid.pinned[:, order].T | zero).contiguous()
+    alone = (exact / steps).round_().clamp_(grid.lowest, grid.highest).mul_(steps)
+    alone.masked_fill_(zero, 0.0)
     result = torch.empty_like(exact)
     errors = torch.zeros_like(exact)
     share = _shares(rows[:, order])
     for end in range(len(exact), 0, -_BLOCK):
         start = max(0, end - _BLOCK)
-        wanted = exact[start:end] + share[end:, start:end].T @ errors[end:]
+        wanted = torch.addmm(exact[start:end], share[end:, start:end].T, errors[end:])
         for at in range(end - 1, start - 1, -1):
-            value = wanted[at - start] + share[at + 1 : end, at] @ errors[at + 1 : end]
-            value = torch.where(pinned[at], exact[at], value)
-            code = (value / steps[at]).round_().clamp_(grid.lowest, grid.highest)
-            result[at] = torch.where(zero[at], torch.zeros_like(code), code * steps[at])
-            errors[at] = exact[at] - result[at]
+            later = slice(at + 1, end)
+            value = torch.addmv(wanted[at - start], errors[later].T, share[later, at])
+            value.div_(steps[at]).round_().clamp_(grid.lowest, grid.highest).mul_(steps[at])
+            torch.where(fixed[at], alone[at], value, out=result[at])
+            torch.sub(exact[at], result[at], out=errors[at])
     rounded = torch.empty_like(weight)
     rounded[:, order] = result.T
     return rounded

@@ -22,6 +22,7 @@ from canao.compiler.kernels.engines.registry import ENGINES, engines
 from canao.compiler.kernels.quantize_reference import quantize_reference
 from canao.compiler.models import SourceModel, from_module
 from canao.compiler.patterns import quantize_embeddings
+from canao.compiler.quantization import plan as planning
 from canao.compiler.quantization.fake import FakeLinear, fake_rows, fake_weight, replaced
 from canao.compiler.quantization.judge import Found, Goals, wide_sites
 from canao.compiler.quantization.plan import Decision, QuantizationPlan, plan_quantization
@@ -338,6 +339,17 @@ def test_the_host_lists_what_engines_do(features: set[str]) -> None:
         *(precision for precision in ("bf16", "int8") if engines(features, precision)),
         *(("int8-weights", "int4-weights") if engines(features, "f32") else ()),
     )
+
+
+def test_a_plan_does_not_depend_on_the_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = from_module(families.weighty("BERT"), None)
+    found = []
+    for cores in (1, 2, 7):
+        monkeypatch.setattr(planning, "cpu_count", lambda cores=cores: cores)
+        found.append(plan_quantization(source, None, Decision(seq_lens=(12,))).tensors)
+    for other in found[1:]:
+        assert found[0].keys() == other.keys()
+        assert all(torch.equal(tensor, other[name]) for name, tensor in found[0].items())
 
 
 def test_a_plan_names_what_the_model_imports() -> None:
