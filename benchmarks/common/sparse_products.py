@@ -99,7 +99,7 @@ def _contestant(
 ) -> Contestant:
     rng = np.random.default_rng(0)
     tiles = SparseTiles(dense.precision, panel // 16) if dense.name.startswith("amx") else None
-    engine = type(dense)(type(dense).blocks[panel // 16], panel // 16) if not tiles else dense
+    engine = type(dense).for_blocks(panel // 16, rows) if not tiles else dense
     layout = tiles.layout(outputs, depth) if tiles else layout_for(engine, outputs, depth)
     survivors = _drawn(layout, density, rng)
     wide = survivors.repeat(layout.panel, axis=0).repeat(4, axis=1)[:outputs, :depth]

@@ -1,11 +1,11 @@
 """Dense or sparse, and by which blocks: from how many blocks of a weight survive.
 
 Times on x86 follow docs/benchmarks/sparsity.md, in units of the dense product's multiplications:
-those of a sparse one take ``slope * density``, more where panels are narrow, for they load more
-for each. Both have an epilogue, by one over the depth; tiles also turn activations, by one over
-the outputs. Where the dense product is in tiles and few blocks survive, vectors are faster than
-tiles. Engines of ARM are compared by executed instructions; lanes of a GPU by multiplications,
-and the bytes that they load for each (`chosen_lanes`).
+those of a sparse one take ``slope * density``, more where panels are narrow and have vectors of
+eight, for they load more for each. Both have an epilogue, by one over the depth; tiles also turn
+activations, by one over the outputs. Where the dense product is in tiles and few blocks survive,
+vectors are faster than tiles. Engines of ARM are compared by executed instructions; lanes of a GPU
+by multiplications, and the bytes that they load for each (`chosen_lanes`).
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ Cut = tuple[int, int, int]
 """``group_in``, ``panel`` and ``multiple`` of a layout: its number of blocks depends on them."""
 
 _EPILOGUE = 40
+_SLOPE, _LANES_512 = 1.03, 16
 # Of tiles, by precision: the epilogue of the dense product, that of the sparse one, the turning.
 _TILES = {"int8": (310, 310, 58), "bf16": (256, 146, 83)}
 # Of vectors in place of tiles: how much slower they multiply, and their epilogue.
@@ -212,7 +213,7 @@ def sparse_candidates(
 
 
 def _of_kind(kind: type[Engine], rows: int) -> list[Engine]:
-    return [kind(min(most, rows), tiles) for tiles, most in kind.blocks.items()]
+    return [kind.for_blocks(tiles, rows) for tiles in kind.blocks]
 
 
 def _cost(engine: SparseEngine, dense: Engine, shape: ProductShape, density: float) -> float:
@@ -224,7 +225,9 @@ def _cost(engine: SparseEngine, dense: Engine, shape: ProductShape, density: flo
     slope = 0.8 + 0.68 / _vectors(engine)
     whole = epilogue = float(_EPILOGUE)
     turning = 0.0
-    if _dense_tiles(dense):
+    if dense.lanes == _LANES_512 and not _dense_tiles(dense):
+        slope = _SLOPE
+    elif _dense_tiles(dense):
         whole, epilogue, turning = _TILES[dense.precision]
         if not isinstance(engine, SparseTiles):
             slower, epilogue = _VECTORS_FOR_TILES[dense.precision]

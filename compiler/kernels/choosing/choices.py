@@ -123,8 +123,7 @@ def chosen_for_zeros(
     if isinstance(engine, SparseLanes) or engine.precision != precision:
         return None
     if isinstance(engine, Engine):
-        padded = engine.padded_rows(shape.rows)
-        return type(engine)(min(engine.blocks[engine.tiles], padded), engine.tiles)
+        return type(engine).for_blocks(engine.tiles, engine.padded_rows(shape.rows))
     return engine
 
 

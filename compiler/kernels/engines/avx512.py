@@ -26,6 +26,8 @@ class _Avx512(Broadcasting):
     lanes: ClassVar[int] = 16
     fewest_rows: ClassVar[int] = 8
     fetches_ahead: ClassVar[bool] = True
+    # Of more, LLVM loads all words before it multiplies, and spills them.
+    narrow_rows: ClassVar[int] = 10
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Avx512F32(_Avx512):
     precision: ClassVar[str] = "f32"
     features: ClassVar[tuple[str, ...]] = ("avx512f",)
     group: ClassVar[int] = 1
+    # More words of neighbouring rows than ways of the first cache may share its lines.
+    narrow_rows: ClassVar[int] = 8
 
     def _multiplied(self, e: Emitter, total: Value, one: Value, weights: Value) -> Value:
         return e.fma(one, weights, total)
@@ -52,7 +56,8 @@ class Avx512Bf16(_Avx512):
 
     def _multiplied(self, e: Emitter, total: Value, one: Value, weights: Value) -> Value:
         pairs = vector(32, "bf16")
-        operands = [total, e.bitcast(one, pairs), e.bitcast(weights, pairs)]
+        # Of its factors the last may be a word in memory, which the instruction broadcasts.
+        operands = [total, e.bitcast(weights, pairs), e.bitcast(one, pairs)]
         return e.intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", operands, total.type)
 
 

@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,11 +92,20 @@ class Engine(ABC):
     """So many rows at least should meet weights that come from the second cache; fewer only where
     that was measured to be as fast."""
 
+    narrow_rows: ClassVar[int] = 64
+    """How many rows at most meet sparse weights in panels of one vector."""
+
     signed: ClassVar[bool] = False
     """Whether int8 activations are read as signed."""
 
     fetches_ahead: ClassVar[bool] = False
     """Whether a panel's weights are asked for while the one before is multiplied."""
+
+    @classmethod
+    def for_blocks(cls, tiles: int, rows: int) -> Self:
+        """For ``rows`` and sparse weights in panels of ``tiles`` vectors."""
+        most = cls.blocks[tiles]
+        return cls(min(most, rows, cls.narrow_rows if tiles == 1 else most), tiles)
 
     def holds(self, depth: int) -> bool:
         """Whether a sum of so many products fits in its 32 bits, whatever the codes are."""
