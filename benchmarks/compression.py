@@ -104,6 +104,8 @@ def _measured(file: Path) -> list[dict[str, Any]]:
 
 def _one(results: Path, data: Path, task: str, size: str, seed: int) -> None:
     """Compress once, unless a line tells that it was done with these very recipes."""
+    import torch
+
     from canao.compiler.compression.recipe import Recipe
     from canao.search.compress import compress
     from canao.search.training.options import TrainingOptions
@@ -127,7 +129,7 @@ def _one(results: Path, data: Path, task: str, size: str, seed: int) -> None:
     told = result.to_json()
     for name in ("output", "teacher"):  # where they are within canao's cache, on any machine
         told[name] = os.path.relpath(told[name], cache_directory().parent)
-    line = {**asked, **facts, **stamp(), "result": told}
+    line = {**asked, **facts, **stamp(), "threads": torch.get_num_threads(), "result": told}
     results.parent.mkdir(parents=True, exist_ok=True)
     with results.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, sort_keys=True) + "\n")

@@ -107,12 +107,13 @@ def _training(lines: Sequence[_Line]) -> str:
                 f"{max(loads):.1f}" if loads else "-",
             ]
         )
-    machine = lines[-1]["machine"]
+    machines = {line["machine"]["processor"].strip(): line["machine"] for line in lines}
+    told = ", ".join(f"{name}, {one['logical_cores']} cores" for name, one in machines.items())
     return (
-        "## Training\n\nMinutes on the wall, on "
-        f"{machine['logical_cores']} cores ({machine['processor']}): means over seeds, and the "
-        "longest that teacher and student of one seed took together. *Load* is how many processes "
-        "wanted to run at the end. Padding saved: tokens that length-bucketed batches do without."
+        f"## Training\n\nMinutes on the wall ({told}): means over seeds, and the longest that "
+        "teacher and student of one seed took together. They are upper bounds: trainings shared "
+        "the cores with each other and with other work. *Load* is how many processes wanted to "
+        "run at the end. Padding saved: tokens that length-bucketed batches do without."
         f"\n\n{table(rows, numbers_from=2)}"
     )
 
