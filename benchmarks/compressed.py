@@ -3,12 +3,12 @@
     python benchmarks/compressed.py [--tasks sst2,mrpc,stsb,qa] [--rounds 15] [--again]
 
 Takes the models that ``benchmarks/compression.py`` trained (of each task the first seed that has
-most of them on this machine): the
-fine-tuned teacher in LiteRT (f32 and int8) and in canao, and its compressed forms in canao's int8
-and f32. Everyone reads 128 tokens and is held to the PyTorch logits of its own model first; then
-they take turns in one run. Raw samples go to the JSON file, a table to ``docs/benchmarks/``. It
-writes after each task; what the file has of the very same models on this machine is not measured
-again, unless ``--again`` asks for it, and tasks that are not asked for stay as they are.
+most of them on this machine): the fine-tuned teacher in LiteRT (f32 and int8) and in canao, and
+its compressed forms in canao's int8 and f32. Everyone reads 128 tokens and is held to the PyTorch
+logits of its own model first; then they take turns in one run. Raw samples go to the JSON file, a
+table to ``docs/benchmarks/``. It writes after each task; what the file has of the very same models
+on this machine is not measured again, unless ``--again`` asks for it, and tasks that are not asked
+for stay as they are.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 from .. import targets
 from ..errors import InputError
@@ -14,7 +14,7 @@ from ..targets import PRECISIONS, Target
 from .flags import FUSIONS
 from .models import SourceModel
 from .patterns.registry import pipeline
-from .quantization.precisions import QUANTIZED
+from .quantization.precisions import QUANTIZED, Activations
 from .quantization.texts import Calibration, Text, read_texts
 
 __all__ = ["ACTIVATIONS", "TOLERANCES", "CompileOptions"]
@@ -27,7 +27,7 @@ TOLERANCES: dict[str, dict[str, float]] = {
 }
 """How far a compiled model may lie from the uncompiled float32 one, by precision."""
 
-ACTIVATIONS = ("dynamic", "symmetric", "static")
+ACTIVATIONS = get_args(Activations)
 """How int8 quantises what products read: by each row's own range, from its least to its greatest
 value or as far below zero as above; or by one range for all, found on the calibration."""
 
@@ -50,7 +50,7 @@ class CompileOptions:
     isolated: bool = True
     tune: bool = False
     calibration: tuple[Text, ...] | None = None
-    activations: Literal["dynamic", "symmetric", "static"] = "dynamic"
+    activations: Activations = "dynamic"
     cosine: float | None = None
     narrow_tables: bool | None = None
 
@@ -145,9 +145,7 @@ class CompileOptions:
             )
 
 
-def _check_activations(
-    activations: str, precision: str, chosen: Sequence[Target]
-) -> Literal["dynamic", "symmetric", "static"]:
+def _check_activations(activations: str, precision: str, chosen: Sequence[Target]) -> Activations:
     match activations:
         case "dynamic":
             return "dynamic"

@@ -225,13 +225,13 @@ def _cost(engine: SparseEngine, dense: Engine, shape: ProductShape, density: flo
     slope = 0.8 + 0.68 / _vectors(engine)
     whole = epilogue = float(_EPILOGUE)
     turning = 0.0
-    if dense.lanes == _LANES_512 and not _dense_tiles(dense):
-        slope = _SLOPE
-    elif _dense_tiles(dense):
+    if _dense_tiles(dense):
         whole, epilogue, turning = _TILES[dense.precision]
         if not isinstance(engine, SparseTiles):
             slower, epilogue = _VECTORS_FOR_TILES[dense.precision]
             slope, turning = slope * slower, 0.0
+    elif dense.lanes == _LANES_512:
+        slope = _SLOPE
     own = slope * density + epilogue / shape.depth + turning / shape.outputs
     return own / (1 + whole / shape.depth)
 

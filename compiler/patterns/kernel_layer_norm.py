@@ -45,8 +45,8 @@ class KernelLayerNorm(Pattern):
         applied = 0
         for norm in list(rms_norms(module)):
             context.kernels["RMS norm"] += 1
-            parts = {"source": norm.source, "gamma": norm.gamma, "eps": norm.eps}
-            _replace(context, _Norm(flavour="rms", ops=norm.ops, **parts))
+            found = _Norm("rms", norm.ops, norm.source, norm.gamma, norm.eps)
+            _replace(context, found)
             applied += 1
         for op in norms(module):
             context.fall_back(op, "norm", "because it is written out, and no RMS norm")
@@ -59,8 +59,7 @@ class KernelLayerNorm(Pattern):
             source, _, gamma, beta, eps = list(op.operands)[:5]
             shift = None if str(beta.type) == "!torch.none" else beta
             number = float(constant_of(eps) or 0.0)
-            parts = {"source": source, "gamma": gamma, "beta": shift, "eps": number}
-            _replace(context, _Norm(flavour="layer", ops=(op,), **parts))
+            _replace(context, _Norm("layer", (op,), source, gamma, number, shift))
             applied += 1
         return applied
 
@@ -119,7 +118,7 @@ class PlannedNorm(Planned):
         return written
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Norm:
     """``ops``: all operations it is written in, in program order, the last one its result."""
 
@@ -127,8 +126,8 @@ class _Norm:
     ops: tuple[Any, ...]
     source: Any
     gamma: Any
-    beta: Any | None = None
     eps: float
+    beta: Any | None = None
 
 
 def _replace(context: PatternContext, norm: _Norm) -> None:

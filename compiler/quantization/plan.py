@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,7 +21,7 @@ from ..wrapper import make_entry
 from .fake import FakeLinear, Rows, bf16_rows, fake_rows, fake_weight, symmetric_rows
 from .grids import nearest
 from .judge import Goals, Judge, wide_sites
-from .precisions import WEIGHT_BITS, WIDER
+from .precisions import WEIGHT_BITS, WIDER, Activations
 from .rounding import rounded_for
 from .samples import Tokenized, samples_for, tokenized
 from .sites import Inputs, Site, matrix_of, observe
@@ -60,7 +60,7 @@ class Decision:
     precision: str = "int8"
     seq_lens: tuple[int, ...] = (1,)
     batch: int = 1
-    activations: Literal["dynamic", "symmetric", "static"] = "dynamic"
+    activations: Activations = "dynamic"
     cosine: float = 0.998
     room: float = 1.0
 

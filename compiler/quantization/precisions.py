@@ -1,6 +1,11 @@
 """The precisions that are decided on by running the model, and what they are made of."""
 
-__all__ = ["QUANTIZED", "WEIGHT_BITS", "WIDER"]
+from typing import Literal
+
+__all__ = ["QUANTIZED", "WEIGHT_BITS", "WIDER", "Activations"]
+
+Activations = Literal["dynamic", "symmetric", "static"]
+"""Ranges of what int8 products read; see `options.ACTIVATIONS`."""
 
 QUANTIZED = ("int8", "int8-weights", "int4-weights")
 """What takes a calibration: weights are rounded with what they are multiplied by in view."""

@@ -3,6 +3,7 @@ refused."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from canao.compiler.derivations import compute
 from canao.compiler.kernels.weight_format import GROUP, WeightFormat
 from canao.compiler.models import SourceModel, from_module
 from canao.compiler.options import CompileOptions
-from canao.compiler.quantization.fake import FakeLinear, bf16_rows, replaced, symmetric_rows
+from canao.compiler.quantization.fake import FakeLinear, Rows, bf16_rows, replaced, symmetric_rows
 from canao.compiler.quantization.grids import nearest
 from canao.compiler.quantization.int4 import int4_codes, int4_scales, int4_steps
 from canao.compiler.quantization.plan import Decision, QuantizationPlan, plan_quantization
@@ -116,6 +117,22 @@ def compiled(
         plan.added_to(model), inputs, folder, precision=precision, **fields, **options
     )
     return torch.from_numpy(found), result
+
+
+def simulation(
+    module: Any, plan: QuantizationPlan, x: torch.Tensor, rows_of: Callable[[torch.Tensor], Rows]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a block gives with the plan's weights, ``rows_of`` each telling of its activations,
+    and what it gives by itself."""
+    fakes = {}
+    for linear in (module.up, module.down):
+        rounded, vector = plan.rounded[linear.weight.data_ptr()]
+        rows = rows_of(linear.weight)
+        fakes[linear] = FakeLinear(plan.tensors[rounded], plan.tensors.get(vector), rows)
+    with torch.no_grad():
+        exact = module(x)
+        with replaced(fakes, {}):
+            return module(x), exact
 
 
 @needs_weights
@@ -255,17 +272,11 @@ def test_static_ranges_are_what_is_compiled(tmp_path: Path) -> None:
     names = [name for name, _ in apart.calls]
     assert any("static" in name for name in names)
     assert not any("asymmetric" in name for name in names)
-    fakes = {}
-    for linear in (module.up, module.down):
-        rounded, vector = plan.rounded[linear.weight.data_ptr()]
-        range_ = plan.tensors[plan.ranges[linear.weight.data_ptr()]]
-        fakes[linear] = FakeLinear(
-            plan.tensors[rounded], plan.tensors.get(vector), StaticRows(range_)
-        )
-    with torch.no_grad():
-        exact = module(x)
-        with replaced(fakes, {}):
-            simulated = module(x)
+
+    def rows_of(weight: torch.Tensor) -> Rows:
+        return StaticRows(plan.tensors[plan.ranges[weight.data_ptr()]])
+
+    simulated, exact = simulation(module, plan, x, rows_of)
     assert (found - simulated).abs().max() < 0.3 * (simulated - exact).abs().max()
 
 
@@ -278,14 +289,7 @@ def test_symmetric_ranges_are_what_is_compiled(tmp_path: Path) -> None:
     names = [name for name, _ in apart.calls if "quantize" in name or "layer_norm" in name]
     assert names
     assert not any("asymmetric" in name for name in names)
-    fakes = {}
-    for linear in (module.up, module.down):
-        rounded, vector = plan.rounded[linear.weight.data_ptr()]
-        fakes[linear] = FakeLinear(plan.tensors[rounded], plan.tensors.get(vector), symmetric_rows)
-    with torch.no_grad():
-        exact = module(x)
-        with replaced(fakes, {}):
-            simulated = module(x)
+    simulated, exact = simulation(module, plan, x, lambda _: symmetric_rows)
     assert (found - simulated).abs().max() < 0.3 * (simulated - exact).abs().max()
 
 
