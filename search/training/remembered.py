@@ -1,17 +1,22 @@
 """A teacher's targets, computed once for all rows and kept.
 
 What is distilled from a teacher does not change from epoch to epoch, while a small student's own
-pass costs less than the teacher's. Where the targets of all rows fit into a quarter of the
-machine's memory they are computed in one pass before the training, in an order that depends on
-the rows alone, so that a training that goes on gets the very same.
+pass costs less than the teacher's. The targets of all rows are computed in one pass before the
+training, in an order that depends on the rows alone, so that a training that goes on gets the very
+same. They lie in memory where they take at most a quarter of it, else in a file, if that takes at
+most half of what is free on its disk.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -20,115 +25,165 @@ from ..tasks.batching import length_batches
 from .batches import SEQUENCE, Collator
 from .student import LABELS, Targets, Teacher
 
-__all__ = ["RememberedTeacher", "remember"]
+__all__ = ["RememberedTeacher", "Room", "remember"]
 
-_SHARE = 4
 _BATCH = 32
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """One feature's targets: [tokens, ...], or [...] for logits of the whole text."""
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """Where targets may lie: in ``memory`` bytes of memory, or in ``disk`` bytes of ``folder``."""
 
-    logits: dict[str, torch.Tensor]
-    hidden: dict[int, torch.Tensor]
-    projections: dict[int, tuple[torch.Tensor, ...]]
+    memory: int
+    disk: int
+    folder: Path
+
+    @classmethod
+    def of(cls, folder: Path) -> Room:
+        """A quarter of the machine's memory, and half of what is free where ``folder`` is."""
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(memory=memory // 4, disk=shutil.disk_usage(folder).free // 2, folder=folder)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Which columns of a token's targets are what, and the names of logits of whole texts."""
+
+    tokens: tuple[tuple[str, str | int | tuple[int, int], tuple[int, ...]], ...]
+    texts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, targets: Targets) -> _Layout:
+        whole = tuple(k for k, one in targets.logits.items() if k == "logits" and one.ndim == 2)
+        tokens: list[tuple[str, str | int | tuple[int, int], tuple[int, ...]]] = []
+        for name, one in targets.logits.items():
+            if name not in whole:
+                tokens.append(("logits", name, tuple(one.shape[2:])))
+        tokens += [("hidden", at, tuple(one.shape[2:])) for at, one in targets.hidden.items()]
+        for place, parts in targets.projections.items():
+            tokens += [
+                ("projections", (place, part), tuple(one.shape[2:]))
+                for part, one in enumerate(parts)
+            ]
+        return cls(tuple(tokens), whole)
 
     @property
-    def bytes(self) -> int:
-        tensors = [*self.logits.values(), *self.hidden.values()]
-        tensors += [one for parts in self.projections.values() for one in parts]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    def width(self) -> int:
+        return sum(math.prod(shape) for _, _, shape in self.tokens)
+
+    def join(self, targets: Targets) -> torch.Tensor:
+        """[rows, tokens, width]"""
+        found = []
+        for kind, name, _ in self.tokens:
+            if isinstance(name, tuple):
+                one = targets.projections[name[0]][name[1]]
+            else:
+                one = targets.logits[str(name)] if kind == "logits" else targets.hidden[int(name)]
+            found.append(one.flatten(2) if one.ndim > 2 else one[..., None])
+        return torch.cat(found, dim=-1)
+
+    def cut(self, joined: torch.Tensor, texts: dict[str, torch.Tensor]) -> Targets:
+        """What `join` joined, views of it."""
+        logits, hidden = dict(texts), {}
+        projections: dict[int, tuple[torch.Tensor, ...]] = {}
+        start = 0
+        for kind, name, shape in self.tokens:
+            stop = start + math.prod(shape)
+            one = joined[..., start:stop].unflatten(-1, shape) if shape else joined[..., start]
+            start = stop
+            if isinstance(name, tuple):
+                projections[name[0]] = (*projections.get(name[0], ()), one)
+            elif kind == "logits":
+                logits[str(name)] = one
+            else:
+                hidden[int(name)] = one
+        return Targets(logits=logits, hidden=hidden, projections=projections)
 
 
 class RememberedTeacher:
     """Gives the targets of features by their numbers."""
 
-    def __init__(self, kept: Sequence[_Kept]) -> None:
-        self._kept = kept
+    def __init__(
+        self,
+        layout: _Layout,
+        tokens: torch.Tensor,
+        ends: Sequence[int],
+        texts: dict[str, torch.Tensor],
+    ) -> None:
+        self._layout, self._tokens, self._texts = layout, tokens, texts
+        self._ends = [0, *ends]
 
     def __call__(self, sequences: torch.Tensor, length: int) -> Targets:
         """Targets of the features ``sequences`` [rows], padded with zeros to ``length`` tokens."""
-        rows = [self._kept[number] for number in sequences.tolist()]
-        first = rows[0]
-
-        def logits(name: str) -> torch.Tensor:
-            found = [row.logits[name] for row in rows]
-            by_token = name != "logits" or found[0].ndim == 2
-            return _padded(found, length) if by_token else torch.stack(found)
-
-        return Targets(
-            logits={name: logits(name) for name in first.logits},
-            hidden={
-                place: _padded([row.hidden[place] for row in rows], length)
-                for place in first.hidden
-            },
-            projections={
-                place: tuple(
-                    _padded([row.projections[place][part] for row in rows], length)
-                    for part in range(len(parts))
-                )
-                for place, parts in first.projections.items()
-            },
-        )
+        numbers = sequences.tolist()
+        joined = self._tokens.new_zeros((len(numbers), length, self._layout.width))
+        for row, number in enumerate(numbers):
+            start, stop = self._ends[number], self._ends[number + 1]
+            joined[row, : stop - start] = self._tokens[start:stop]
+        texts = {name: found[sequences] for name, found in self._texts.items()}
+        return self._layout.cut(joined, texts)
 
 
 def remember(
     teacher: Teacher,
     features: Sequence[Feature],
     collate: Collator,
+    room: Room,
     *,
     autocast: Callable[[], AbstractContextManager[None]],
-    most_bytes: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    progress: Callable[[float], object] = lambda _: None,
 ) -> RememberedTeacher | None:
-    """Ask ``teacher`` for all ``features``; None where they take more than ``most_bytes`` (None:
-    a quarter of the machine's memory), which the first batch, of the longest, already shows."""
-    room = _memory() // _SHARE if most_bytes is None else most_bytes
+    """Ask ``teacher`` for all ``features`` and keep what it says of each token in ``dtype``.
+
+    ``progress`` is told which share of the features is done. None where there is no ``room``,
+    which the first batch already shows.
+    """
     lengths = [len(feature["input_ids"]) for feature in features]
-    kept: dict[int, _Kept] = {}
+    ends = torch.tensor(lengths).cumsum(0).tolist()
+    layout: _Layout | None = None
+    kept = torch.empty(0)
+    texts: dict[str, torch.Tensor] = {}
+    done = 0
     for order in length_batches(lengths, _BATCH):
         batch = collate([features[number] for number in order])
         inputs = {name: batch[name] for name in batch if name not in (*LABELS, SEQUENCE)}
         with autocast():
             targets = teacher(inputs)
-        for row, number in enumerate(order):
-            kept[number] = _one(targets, row, lengths[number])
-        if len(kept) == len(order):
-            tokens = sum(lengths[number] for number in order)
-            size = sum(one.bytes for one in kept.values())
-            if size * sum(lengths) / tokens > room:
+        if layout is None:
+            layout = _Layout.of(targets)
+            place = _place(ends[-1], layout.width, dtype, room)
+            if place is None:
                 return None
-    return RememberedTeacher([kept[number] for number in range(len(features))])
+            kept = place
+            for name in layout.texts:
+                one = targets.logits[name]
+                texts[name] = one.new_empty((len(features), *one.shape[1:]))
+        joined = layout.join(targets)
+        for row, number in enumerate(order):
+            kept[ends[number] - lengths[number] : ends[number]] = joined[row, : lengths[number]]
+        for name, found in texts.items():
+            found[order] = targets.logits[name]
+        done += len(order)
+        progress(done / len(features))
+    return None if layout is None else RememberedTeacher(layout, kept, ends, texts)
 
 
-def _one(targets: Targets, row: int, tokens: int) -> _Kept:
-    """What a batch's targets say of one of its rows; copies, so that the batch's can go."""
-
-    def real(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor[row, :tokens].clone()
-
-    return _Kept(
-        logits={
-            name: real(one) if name != "logits" or one.ndim == 3 else one[row].clone()
-            for name, one in targets.logits.items()
-        },
-        hidden={place: real(one) for place, one in targets.hidden.items()},
-        projections={
-            place: tuple(real(part) for part in parts)
-            for place, parts in targets.projections.items()
-        },
-    )
-
-
-def _padded(tensors: Sequence[torch.Tensor], length: int) -> torch.Tensor:
-    """[rows, length, ...] of tensors [tokens, ...]."""
-    first = tensors[0]
-    found = first.new_zeros((len(tensors), length, *first.shape[1:]))
-    for row, tensor in enumerate(tensors):
-        found[row, : len(tensor)] = tensor
-    return found
-
-
-def _memory() -> int:
-    """Bytes of memory that this machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _place(tokens: int, width: int, dtype: torch.dtype, room: Room) -> torch.Tensor | None:
+    """An empty [tokens, width], in memory or in a file that goes with this process."""
+    size = tokens * width * dtype.itemsize
+    if size <= room.memory:
+        return torch.empty((tokens, width), dtype=dtype)
+    if size > room.disk:
+        return None
+    descriptor, name = tempfile.mkstemp(prefix="targets-", dir=room.folder)
+    try:
+        os.posix_fallocate(descriptor, 0, size)  # a full disk says so here, not by a signal
+        found = torch.from_file(name, shared=True, size=tokens * width, dtype=dtype)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+        os.unlink(name)  # what is mapped stays, and nothing is left by a process that is killed
+    return found.view(tokens, width)

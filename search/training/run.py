@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from .callbacks import Finite, Marks, Progress, Quantizing, Sparsifying
 from .checkpoints import last_checkpoint
 from .fake_quantization import FakeQuantized
 from .options import TrainingOptions
-from .remembered import RememberedTeacher, remember
+from .remembered import RememberedTeacher, Room, remember
 from .student import Student, Teacher
 from .trainer import DistillationTrainer, bf16_in_hardware, training_arguments
 from .workshop import agreed, is_first, processes, together
@@ -120,8 +121,9 @@ def train(
         if teacher is not None:
             asked = Teacher(teacher, student.pairs, student.relations, vocabulary)
             if world == 1:
-                (progress or str)(f"{what}: asking the teacher")
-                reader = _remembered(asked, features, collate, bf16)
+                room = Room.of(folder.parent)
+                tell = functools.partial(_asking, what, progress or (lambda _: None))
+                reader = _remembered(asked, features, collate, room, bf16, tell)
             reader = reader or asked
         arguments = training_arguments(options, folder, len(features), world)
         kept: list[TrainerCallback] = [Finite()]
@@ -224,19 +226,34 @@ def training_mode(model: Any, options: TrainingOptions, bf16: bool) -> Iterator[
 
 
 def _remembered(
-    teacher: Teacher, features: Sequence[Feature], collate: Collator, bf16: bool
+    teacher: Teacher,
+    features: Sequence[Feature],
+    collate: Collator,
+    room: Room,
+    bf16: bool,
+    progress: Callable[[float], object],
 ) -> RememberedTeacher | None:
-    """The targets of all features, which get their numbers; None if there is no room for them."""
+    """The targets of all features, which get their numbers; None if there is no room for them.
+
+    Products in bf16 read them, so they are kept in it.
+    """
 
     def autocast() -> Any:
         return torch.autocast("cpu", torch.bfloat16, enabled=bf16)
 
-    found = remember(teacher, features, collate, autocast=autocast)
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    found = remember(
+        *(teacher, features, collate, room), autocast=autocast, dtype=dtype, progress=progress
+    )
     if found is not None:
         teacher.close()
         for number, feature in enumerate(features):
             feature[SEQUENCE] = number
     return found
+
+
+def _asking(what: str, tell: Callable[[str], None], share: float) -> None:
+    tell(f"{what}: asking the teacher, {share:.0%} done")
 
 
 def _judge(model: Any, data: TrainingData, length: int, batch: int, bf16: bool) -> float:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canao.search.training.batches import SEQUENCE, Collator
-from canao.search.training.remembered import remember
+from canao.search.training.remembered import Room, _place, remember
 from canao.search.training.student import Teacher
 from tests.search.support import tiny_model
 
+ANY = 2**30
 HEADS = ("sequence-classification", "question-answering", "token-classification")
 COLLATE = Collator(inputs=("input_ids", "attention_mask"), pad_id=0, longest=64)
 
@@ -32,16 +35,24 @@ def asked(head: str) -> Teacher:
     return Teacher(tiny_model(head), {-1: -1, 0: 1}, [0], None)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("targets")
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
 @pytest.mark.parametrize("head", HEADS)
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=40), data=st.data())
 def test_what_is_remembered_is_what_the_teacher_says(
-    head: str, lengths: list[int], data: st.DataObject
+    head: str, where: str, folder: Path, lengths: list[int], data: st.DataObject
 ) -> None:
     rows = features(lengths)
     chosen = data.draw(st.lists(st.sampled_from(rows), min_size=1, max_size=5))
     teacher = asked(head)
-    kept = remember(teacher, rows, COLLATE, autocast=contextlib.nullcontext)
+    room = dataclasses.replace(Room(memory=0, disk=0, folder=folder), **{where: ANY})
+    kept = remember(teacher, rows, COLLATE, room, autocast=contextlib.nullcontext)
     assert kept is not None
+    assert not list(folder.iterdir())
     batch = COLLATE(chosen)
     sequences = batch.pop(SEQUENCE)
     mask = batch["attention_mask"]
@@ -58,22 +69,58 @@ def test_what_is_remembered_is_what_the_teacher_says(
         assert not other[~mask.bool()].any()
 
 
-def test_nothing_is_kept_where_there_is_no_room() -> None:
+def test_nothing_is_kept_where_there_is_no_room(folder: Path) -> None:
     rows = features([9] * 40)
     teacher = asked("sequence-classification")
-    size = 40 * (9 * 32 * 4 * 5 + 8)  # five tensors [tokens, 32], and two logits, in float32
-    nothing = contextlib.nullcontext
-    assert remember(teacher, rows, COLLATE, autocast=nothing, most_bytes=size) is not None
-    assert remember(teacher, rows, COLLATE, autocast=nothing, most_bytes=size - 1) is None
+    size = 40 * 9 * 32 * 4 * 5  # five tensors [tokens, 32] in float32
+    for memory, disk, fits in (
+        (size, 0, True),
+        (size - 1, size, True),
+        (size - 1, size - 1, False),
+    ):
+        room = Room(memory=memory, disk=disk, folder=folder)
+        found = remember(teacher, rows, COLLATE, room, autocast=contextlib.nullcontext)
+        assert (found is not None) == fits
 
 
-def test_the_same_rows_are_remembered_to_the_bit() -> None:
+def test_a_full_disk_is_no_room(folder: Path) -> None:
+    rows = features([9] * 40)
+    room = Room(memory=0, disk=2**62, folder=folder)
+    teacher = asked("sequence-classification")
+    # No disk has room for this width.
+    assert _place(2**40, 2**17, torch.float32, room) is None
+    assert not list(folder.iterdir())
+    assert remember(teacher, rows, COLLATE, room, autocast=contextlib.nullcontext) is not None
+
+
+def test_targets_of_bf16_products_are_kept_in_bf16(folder: Path) -> None:
+    rows = features([9, 4])
+    room = Room(memory=2 * 13 * 32 * 5, disk=0, folder=folder)
+    teacher = asked("sequence-classification")
+    shares: list[float] = []
+    kept = remember(
+        *(teacher, rows, COLLATE, room),
+        autocast=contextlib.nullcontext,
+        dtype=torch.bfloat16,
+        progress=shares.append,
+    )
+    assert kept is not None
+    assert shares == [1.0]
+    found = kept(torch.tensor([1]), 8)
+    said = teacher(COLLATE([{k: v for k, v in rows[1].items() if k != SEQUENCE}]))
+    assert torch.equal(found.hidden[0][0, :4], said.hidden[0][0, :4].bfloat16())
+    assert found.logits["logits"].dtype == torch.float32
+
+
+def test_the_same_rows_are_remembered_to_the_bit(folder: Path) -> None:
     rows = features([3, 17, 9, 40, 1])
     teacher = asked("sequence-classification")
-    twice = [remember(teacher, rows, COLLATE, autocast=contextlib.nullcontext) for _ in range(2)]
     numbers = torch.arange(5)
-    assert twice[0] is not None
-    assert twice[1] is not None
-    one, other = (kept(numbers, 40) for kept in twice if kept is not None)
+    found = []
+    for room in (Room(memory=ANY, disk=0, folder=folder), Room(memory=0, disk=ANY, folder=folder)):
+        kept = remember(teacher, rows, COLLATE, room, autocast=contextlib.nullcontext)
+        assert kept is not None
+        found.append(kept(numbers, 40))
+    one, other = found
     assert torch.equal(one.hidden[0], other.hidden[0])
     assert torch.equal(one.logits["logits"], other.logits["logits"])
