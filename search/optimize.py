@@ -17,18 +17,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..compiler.checkpoint import locate, read_config
 from ..compiler.models import load_model
 from ..errors import DoesNotFitError, InputError, MissingDeviceError
 from ..runtime_harness.bundle.atomic import os_errors, replace_file
 from ..runtime_harness.devices import get
 from ..runtime_harness.timing_store import TimingStore
-from ..targets import Target
 from ..targets import get as get_target
 from .compress_inputs import read_data, read_options
 from .predictor.predictor import LatencyPredictor
 from .space.space import ArchitectureSpace
 from .study.calibration import Calibration, calibrate
+from .study.call import (
+    digest_of_file,
+    digest_of_source,
+    read_limits,
+    read_space,
+    read_target,
+)
 from .study.checks import check_metric, check_space, check_target
 from .study.closing import hold
 from .study.folder import StudyFolder
@@ -41,10 +46,8 @@ from .study.possible import fastest
 from .study.progress import Progress
 from .study.result import StudyResult, none_possible
 from .study.running import opened, run_trials
-from .study.specification import Specification
-from .study.units import enough_latency, enough_memory, parse_latency, parse_loss, parse_memory
-from .tasks import Task
-from .training.keys import digest_of_model, digest_of_rows
+from .study.units import enough_latency, enough_memory
+from .training.keys import digest_of_rows
 from .training.options import TrainingOptions
 
 __all__ = ["optimize"]
@@ -100,23 +103,23 @@ def optimize(
     """
     began = time.monotonic()
     tell = progress or (lambda _: None)
-    specification = _specification(latency, memory, max_loss)
+    specification = read_limits(latency, memory, max_loss)
     devices = (device,) if isinstance(device, str) else tuple(device)
     if type(workers) is not int or workers < 1:
         raise InputError(f"workers must be a whole number from 1 on, not {workers!r}.")
     chosen = read_options(options)
     source = LatencyPredictor.load(predictor) if predictor is not None else None
-    target, absent = _target(devices, target, storage)
+    target, absent = read_target(devices, target, storage)
     place = get_target(target)
     check_target(place)
     tell("reading the data")
     origin = os.fspath(teacher if teacher is not None else model)
     task, train, _ = read_data(origin, os.fspath(data), os.fspath(dev or data), split, metric)
     check_metric(task)
-    offered = _space(space, origin, task, place)
+    offered = read_space(space, origin, task, place)
     check_space(offered, place, task, load_model(origin).module)
     plan = StudyPlan(
-        model=_digest(origin),
+        model=digest_of_source(origin),
         data=digest_of_rows(train.rows),
         devices=devices,
         target=target,
@@ -127,7 +130,7 @@ def optimize(
         seed=seed,
         finalists=finalists,
         options=chosen,
-        predictor=None if predictor is None else _digest_of_file(Path(predictor)),
+        predictor=None if predictor is None else digest_of_file(Path(predictor)),
     )
     asked = {
         "model": os.fspath(model),
@@ -172,44 +175,6 @@ def _told(folder: StudyFolder, result: StudyResult) -> StudyResult:
     return result
 
 
-def _specification(
-    latency: str | float | None, memory: str | int | None, max_loss: str | float | None
-) -> Specification:
-    return Specification(
-        latency_ms=parse_latency(latency) if isinstance(latency, str) else latency,
-        memory_bytes=parse_memory(memory) if isinstance(memory, str) else memory,
-        max_loss=parse_loss(max_loss) if isinstance(max_loss, str) else max_loss,
-    )
-
-
-def _target(
-    devices: Sequence[str], target: str | None, storage: str | None
-) -> tuple[str, str | None]:
-    """The target to compile for, and why no device is here, if none is: who names the target and a
-    storage that machines share leaves measuring to others.
-
-    Raises `MissingDeviceError` where a device is not here otherwise.
-    """
-    found = target
-    infos = {name: get(name).info() for name in devices}
-    absent = [
-        f"The device {name} is not here: {info.missing.rstrip('.')}. {info.remedy}".strip()
-        for name, info in infos.items()
-        if not info.available
-    ]
-    if absent and target is not None and storage is not None and len(absent) == len(infos):
-        return get_target(target).name, absent[0]
-    if absent:
-        raise MissingDeviceError(absent[0])
-    for name, info in infos.items():
-        found = found or next(iter(info.targets), None)
-        if found is None or found not in info.targets:
-            listed = ", ".join(info.targets)
-            raise InputError(f"The device {name} does not run {found}: it runs {listed}.")
-    assert found is not None
-    return get_target(found).name, None
-
-
 def _await(
     ledger: Ledger, number: int, absent: str, what: str, tell: Callable[[str], None]
 ) -> None:
@@ -220,31 +185,6 @@ def _await(
             f"{absent.rstrip('.')}; no other process of the study is at {what}: give the same "
             "command on a machine that has the device."
         )
-
-
-def _space(space: Any, model: str, task: Task, target: Target) -> ArchitectureSpace:
-    if isinstance(space, ArchitectureSpace):
-        return space
-    if space is not None:
-        return ArchitectureSpace.load(space)
-    location, _ = locate(model)
-    config = read_config(location, model)
-    return ArchitectureSpace.of_teacher(
-        config, precisions=target.precisions, head=task.head, labels=task.num_labels or 2
-    )
-
-
-def _digest(model: str) -> str:
-    _, directory = locate(model)
-    if directory is None:
-        raise InputError(f"{model} has no directory with weights and a tokenizer: give one.")
-    return digest_of_model(directory)
-
-
-def _digest_of_file(path: Path) -> str:
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _calibrated(

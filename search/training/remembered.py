@@ -90,7 +90,7 @@ class _Layout:
         start = 0
         for kind, name, shape in self.tokens:
             stop = start + math.prod(shape)
-            one = joined[..., start:stop].unflatten(-1, shape) if shape else joined[..., start]
+            one = joined[..., start:stop].view(*joined.shape[:2], *shape)
             start = stop
             if isinstance(name, tuple):
                 projections[name[0]] = (*projections.get(name[0], ()), one)

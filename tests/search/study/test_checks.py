@@ -122,10 +122,10 @@ def test_a_search_is_refused_before_anything_is_done(
     larger = refused(place, study, monkeypatch, space=dense_space(layers=(5,)))
     assert "layers: the architecture has 5, the teacher 2" in larger
 
-    monkeypatch.setattr(optimizing, "_target", lambda *_: ("arm64", None))
+    monkeypatch.setattr(optimizing, "read_target", lambda *_: ("arm64", None))
     assert "bf16, which target arm64" in refused(place, study, monkeypatch, space=space())
 
-    monkeypatch.setattr(optimizing, "_target", lambda *_: ("vulkan-llvmpipe", None))
+    monkeypatch.setattr(optimizing, "read_target", lambda *_: ("vulkan-llvmpipe", None))
     assert "for CPUs only" in refused(place, study, monkeypatch)
 
 
@@ -138,7 +138,7 @@ def test_the_space_that_is_left_is_the_targets(
         asked.append((space, target))
         raise InputError("seen")
 
-    monkeypatch.setattr(optimizing, "_target", lambda *_: ("arm64", None))
+    monkeypatch.setattr(optimizing, "read_target", lambda *_: ("arm64", None))
     monkeypatch.setattr(optimizing, "check_space", look)
     assert refused(place, tmp_path / "s", monkeypatch) == "seen"
     ((found, target),) = asked
