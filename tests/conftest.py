@@ -22,6 +22,9 @@ settings.load_profile(
     os.environ.get("CANAO_HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "quick")
 )
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Of torch, before it is loaded. Two workers with two threads each wait for one another at every
+# product, ten times longer than the tiny models here take.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
