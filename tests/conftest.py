@@ -24,7 +24,7 @@ settings.load_profile(
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Of torch, before it is loaded. Two workers with two threads each wait for one another at every
 # product, ten times longer than the tiny models here take.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,14 +50,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rows(folder / "data" / "train.jsonl.gz", rows(56, 0))
     write_rows(folder / "data" / "dev.jsonl.gz", rows(4, 1))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def sharing(**changes: Any) -> SharingOptions:
