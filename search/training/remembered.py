@@ -137,7 +137,7 @@ def remember(
 ) -> RememberedTeacher | None:
     """Ask ``teacher`` for all ``features`` and keep what it says of each token in ``dtype``.
 
-    ``progress`` is told which share of the features is done. None where there is no ``room``,
+    ``progress`` is told which share of the features is done, at whole percents. None where there is no ``room``,
     which the first batch already shows.
     """
     lengths = [len(feature["input_ids"]) for feature in features]
@@ -165,8 +165,9 @@ def remember(
             kept[ends[number] - lengths[number] : ends[number]] = joined[row, : lengths[number]]
         for name, found in texts.items():
             found[order] = targets.logits[name]
-        done += len(order)
-        progress(done / len(features))
+        before, done = done, done + len(order)
+        if 100 * before // len(features) < 100 * done // len(features):
+            progress(done / len(features))
     return None if layout is None else RememberedTeacher(layout, kept, ends, texts)
 
 
