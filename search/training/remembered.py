@@ -137,8 +137,8 @@ def remember(
 ) -> RememberedTeacher | None:
     """Ask ``teacher`` for all ``features`` and keep what it says of each token in ``dtype``.
 
-    ``progress`` is told which share of the features is done, at whole percents. None where there is no ``room``,
-    which the first batch already shows.
+    ``progress`` is told which share of the features is done, at whole percents. None where there
+    is no ``room``, which the first batch already shows.
     """
     lengths = [len(feature["input_ids"]) for feature in features]
     ends = torch.tensor(lengths).cumsum(0).tolist()
