@@ -118,7 +118,20 @@ def _search(options: Any, task: str) -> None:
         told["best"][name] = _within_cache(told["best"][name])
     told["teacher"]["directory"] = _within_cache(told["teacher"]["directory"])
     line = {"kind": "search", "task": task, "seed": 0, **limits, **stamp(), "result": told}
+    line["work"] = _work(_folder(task))
     append(options.json, {**line, "seconds": round(time.monotonic() - began, 1)})
+
+
+def _work(study: Path) -> dict[str, float]:
+    """Seconds that all trials took, and how many of them went into anything but evaluating."""
+    from canao.search.study.folder import StudyFolder
+    from canao.search.study.running import looked_at
+
+    trials = looked_at(StudyFolder.open(study)).values()
+    return {
+        "trials_s": round(sum(trial.seconds for trial in trials), 2),
+        "overhead_s": round(sum(trial.overhead for trial in trials), 2),
+    }
 
 
 def _train(options: Any, task: str, seed: int) -> None:

@@ -48,7 +48,9 @@ def _found(line: _Line) -> list[str]:
     layers = best["architecture"]["layers"]
     return [
         f"Asked for at most {line['latency']} and a loss of at most {line['max_loss']}; "
-        f"{result['trials']} trials, {line['seconds'] / 60:.0f} minutes in all, the fine-tuned "
+        f"{result['trials']} trials ({line['work']['trials_s'] / 60:.1f} minutes, "
+        f"{line['work']['overhead_s'] / line['work']['trials_s']:.1%} of it outside of "
+        f"evaluation), {line['seconds'] / 60:.0f} minutes in all; the fine-tuned "
         f"teacher has {teacher['metric']:.2f} ({teacher['name']}). Found: {len(layers)} layers of "
         f"width {best['architecture']['hidden']}, {best['params'] / 1e6:.1f} million parameters, "
         f"{best['latency_ms']:.3g} ms (at most {best['latency_interval'][1]:.3g}; predicted "
