@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .paths import cache_directory
 from .stats import ratio_of, significant
 
 __all__ = ["STEPS", "Effort", "measure_speed"]
@@ -121,8 +122,9 @@ def _stepper(
     import torch
 
     from canao.search.training.batches import SEQUENCE
-    from canao.search.training.remembered import remember
-    from canao.search.training.run import loss_kind, training_mode
+    from canao.search.training.mode import training_mode
+    from canao.search.training.remembered import Room, remember
+    from canao.search.training.run import loss_kind
     from canao.search.training.student import Student, Teacher
 
     student = Student(model, loss_kind(task), options, teacher)
@@ -132,7 +134,9 @@ def _stepper(
         asked = Teacher(teacher, student.pairs, student.relations, None)
         for bf16 in remembered:
             remembered[bf16] = remember(
-                asked, features, collate, autocast=lambda on=bf16: _autocast(on)
+                *(asked, features, collate, Room.of(cache_directory())),
+                autocast=lambda on=bf16: _autocast(on),
+                dtype=torch.bfloat16 if bf16 else torch.float32,
             )
         asked.close()
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
-from ...compiler.compression.structure import structure_of
 from ...errors import InputError
 from ..data import Row
 from ..evaluation import evaluate_model
@@ -24,6 +21,7 @@ from .batches import SEQUENCE, Collator, padding_of
 from .callbacks import Finite, Marks, Progress, Quantizing, Sparsifying
 from .checkpoints import last_checkpoint
 from .fake_quantization import FakeQuantized
+from .mode import training_mode
 from .options import TrainingOptions
 from .remembered import RememberedTeacher, Room, remember
 from .student import Student, Teacher
@@ -37,7 +35,6 @@ __all__ = [
     "pad_id",
     "sign_of",
     "train",
-    "training_mode",
 ]
 
 
@@ -187,42 +184,6 @@ class _Epochs(TrainerCallback):  # type: ignore[misc]
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The epoch follows from the steps that are done."""
         self._trainer.begin_epoch(int((state.epoch or 0) + 1e-6))
-
-
-@contextlib.contextmanager
-def training_mode(model: Any, options: TrainingOptions, bf16: bool) -> Iterator[None]:
-    """``model`` as training wants it; afterwards as it was.
-
-    Dropout as asked and, if asked, tables of embeddings that stay; in bf16 attention by plain
-    products, since on CPUs the gradients of the fused one take much longer.
-    """
-    drops = [part for part in model.modules() if isinstance(part, nn.Dropout)]
-    attention = {
-        id(part)
-        for layer in structure_of(model).layers
-        for part in layer.attention.modules()
-        if isinstance(part, nn.Dropout)
-    }
-    tables = [p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()]
-    fixed = [p for p in tables if p.requires_grad and options.tables_fixed]
-    rates = [part.p for part in drops]
-    attention_kind = model.config._attn_implementation
-    for part in drops:
-        part.p = options.attention_dropout if id(part) in attention else options.dropout
-    for parameter in fixed:
-        parameter.requires_grad_(False)
-    if bf16:
-        model.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        for part, rate in zip(drops, rates, strict=True):
-            part.p = rate
-        for parameter in fixed:
-            parameter.requires_grad_(True)
-        if bf16:
-            model.set_attn_implementation(attention_kind)
-        model.eval()
 
 
 def _remembered(
