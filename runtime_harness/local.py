@@ -5,25 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..targets import machine_arch, missing_features
-from .device import MAX_THREADS, DeviceInfo, check_threads, check_timeout
+from .device import MAX_THREADS, DeviceInfo
 from .probed_device import runtime_absence
 from .refusals import Absence, Needs, Objection
-from .selection import choose_target
-from .tool_device import ToolDevice
+from .resident_device import ResidentDevice
 from .toolchain import Toolchain
 from .tools import tool_directory
 
 if TYPE_CHECKING:
     from .bundle import Bundle, ModuleEntry
     from .in_process import InProcessEngine
-    from .session import Session
 
 __all__ = ["LocalDevice"]
 
 _REMEDY = "compile the model for the target 'host' on this machine"
 
 
-class LocalDevice(ToolDevice):
+class LocalDevice(ResidentDevice):
     """This machine's CPU.
 
     One thread runs in the calling thread, without a pool; more run on exactly as many workers.
@@ -31,7 +29,6 @@ class LocalDevice(ToolDevice):
 
     name = "local"
     max_threads = MAX_THREADS
-    resident = True
 
     def absence(self) -> Absence | None:
         """Return what is missing if IREE's runtime is not installed."""
@@ -65,30 +62,6 @@ class LocalDevice(ToolDevice):
                 remedy=_REMEDY,
             )
         return None
-
-    def session(
-        self,
-        bundle: Bundle,
-        *,
-        target: str | None = None,
-        threads: int = 1,
-        timeout: float | None = None,
-        truncate: bool = False,
-    ) -> Session:
-        """Load the bundle into this process."""
-        from .session import Session
-
-        check_threads(threads, most=self.max_threads, device=self.name)
-        check_timeout(timeout)
-        chosen = choose_target(bundle, self, target)
-        return Session(
-            bundle,
-            self.engine(bundle, target=chosen, threads=threads),
-            device=self.name,
-            target=chosen,
-            timeout=timeout,
-            truncate=truncate,
-        )
 
     def engine(self, bundle: Bundle, *, target: str, threads: int) -> InProcessEngine:
         """Return an engine with a pool of its own, inside this process."""

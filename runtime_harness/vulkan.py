@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..targets import get, names
-from .device import DeviceInfo, check_threads, check_timeout
+from .device import DeviceInfo
 from .probed_device import runtime_absence
 from .refusals import Absence, Needs, Objection
-from .selection import choose_target
-from .tool_device import ToolDevice
+from .resident_device import ResidentDevice
 from .toolchain import Toolchain
 from .tools import tool_directory
 from .vulkan_probe import LoaderMissing, VulkanGpu, lacking, probe
@@ -20,7 +19,6 @@ from .vulkan_probe import LoaderMissing, VulkanGpu, lacking, probe
 if TYPE_CHECKING:
     from .bundle import Bundle, ModuleEntry
     from .in_process import InProcessEngine
-    from .session import Session
 
 __all__ = ["VulkanDevice"]
 
@@ -42,7 +40,7 @@ class _Found:
     absence: Absence | None = None
 
 
-class VulkanDevice(ToolDevice):
+class VulkanDevice(ResidentDevice):
     """The Vulkan devices of this machine: each module runs on one that it was compiled for.
 
     A module computes wrong numbers, silently, on a GPU with another subgroup size than its
@@ -52,7 +50,6 @@ class VulkanDevice(ToolDevice):
     name = "vulkan"
     max_threads = 1
     settles = True
-    resident = True
 
     def absence(self) -> Absence | None:
         """Return what is missing of the runtime, the Vulkan loader and a driver that will do."""
@@ -125,30 +122,6 @@ class VulkanDevice(ToolDevice):
         gpu = self._first(get(module.target).vulkan_device_patterns)
         assert gpu is not None
         return gpu
-
-    def session(
-        self,
-        bundle: Bundle,
-        *,
-        target: str | None = None,
-        threads: int = 1,
-        timeout: float | None = None,
-        truncate: bool = False,
-    ) -> Session:
-        """Load the bundle onto the GPU, driven from this process."""
-        from .session import Session
-
-        check_threads(threads, most=self.max_threads, device=self.name)
-        check_timeout(timeout)
-        chosen = choose_target(bundle, self, target)
-        return Session(
-            bundle,
-            self.engine(bundle, target=chosen, threads=threads),
-            device=self.name,
-            target=chosen,
-            timeout=timeout,
-            truncate=truncate,
-        )
 
     def engine(self, bundle: Bundle, *, target: str, threads: int) -> InProcessEngine:
         """Return an engine for the target's GPU, driven from this process."""
