@@ -1,6 +1,7 @@
 """Compressed models beside LiteRT running their teacher: how much faster, at what accuracy.
 
-    python benchmarks/compressed.py [--tasks sst2,mrpc,stsb,qa] [--rounds 15] [--again]
+    python benchmarks/compressed.py [--data DIR] [--tasks sst2,mrpc,stsb,qa] [--rounds 15]
+        [--again]
 
 Takes the models that ``benchmarks/compression.py`` trained (of each task the first seed that has
 most of them on this machine): the fine-tuned teacher in LiteRT (f32 and int8) and in canao, and
@@ -8,7 +9,8 @@ its compressed forms in canao's int8 and f32. Everyone reads 128 tokens and is h
 logits of its own model first; then they take turns in one run. Raw samples go to the JSON file, a
 table to ``docs/benchmarks/``. It writes after each task; what the file has of the very same models
 on this machine is not measured again, unless ``--again`` asks for it, and tasks that are not asked
-for stay as they are.
+for stay as they are. With ``--data``, the directory of the data sets, canao's bundles are also
+evaluated on the development split, on the device.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from common.paths import RESULTS, cache_directory
 from common.protocol import ModelSpec
 from common.results import replace_text, table, write_json
 from common.stats import ratio_of, significant
+from compression import TASKS as SETS
 from peer import all_peers
 
 __all__ = ["main"]
@@ -42,6 +45,8 @@ TASKS = {
     "qa": "question-answering",
 }
 SEQ_LEN = 128
+# Of what is evaluated, where it is another.
+_TEXT_LENGTH = {"qa": 192}
 # Who runs which model. The teacher in LiteRT's f32 is what all are compared with; it is first.
 _RUNS = (
     ("teacher", ("litert-f32", "litert-int8", "canao-f32", "canao-int8")),
@@ -56,6 +61,7 @@ _STAMP = ("date", "machine", "load", "versions", "threads")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what there are models for; 1 where a model of canao's gave wrong logits."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, help="evaluates the bundles, too")
     parser.add_argument("--tasks", type=one_of(TASKS), default=list(TASKS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=Turns.rounds, help="default %(default)s")
@@ -73,19 +79,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "threads": options.threads,
             "models": {size: model.fingerprint for size, (model, _) in models.items()},
         }
-        if not options.again and any(_same(one, facts) for one in kept):
-            continue
-        stamp = {
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "machine": machine_record(),
-            "load": load_average(),
-            "versions": {},
-        }
-        found = _measure(task, models, options.threads, options.rounds, stamp["versions"])
-        kept = [one for one in kept if one["task"] != task]
-        kept.append({**facts, **stamp, **found})
-        kept.sort(key=lambda one: list(TASKS).index(one["task"]))
-        write_json(options.json, _results(kept))
+        known = next((one for one in kept if _same(one, facts) and not options.again), None)
+        if known is None:
+            stamp = {
+                "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "machine": machine_record(),
+                "load": load_average(),
+                "versions": {},
+            }
+            found = _measure(task, models, options.threads, options.rounds, stamp["versions"])
+            known = {**facts, **stamp, **found}
+            kept = [one for one in kept if one["task"] != task]
+            kept.append(known)
+            kept.sort(key=lambda one: list(TASKS).index(one["task"]))
+            write_json(options.json, _results(kept))
+        if options.data is not None:
+            _evaluate(known, models, options.data)
+            write_json(options.json, _results(kept))
     if options.docs and kept:
         replace_text(options.docs / "compressed.md", markdown(_results(kept)))
     bad = (entry["status"] != "timed" for one in kept for entry in one["entries"])
@@ -170,6 +180,25 @@ def _measure(
     }
 
 
+def _evaluate(
+    one: dict[str, Any], models: dict[str, tuple[ModelSpec, dict[str, Any]]], data: Path
+) -> None:
+    """Note, in canao's entries, the metric that the bundle has on the development split."""
+    from canao.search.evaluation import evaluate  # type: ignore[import-not-found,unused-ignore]
+
+    peers, length = all_peers(), _TEXT_LENGTH.get(one["task"], SEQ_LEN)
+    sets = ",".join(str(data / name) for name in SETS[one["task"]])
+    for entry in one["entries"]:
+        if not entry["ours"] or "bundle_metric" in entry:
+            continue
+        peer, (model, _) = peers[entry["name"]], models[entry["size"]]
+        bundle = build(peer, model, length, cache_directory(), {})
+        if isinstance(bundle, Path):
+            found = evaluate(bundle, sets, seq_len=length)
+            entry["bundle_metric"] = found.value
+            print(f"  {model.name}, {peer.name}: {found.value:.2f}", file=sys.stderr)
+
+
 def _ratio(baseline: Entry, entry: Entry) -> dict[str, float] | None:
     """How many times faster than the teacher in LiteRT's f32, with its interval."""
     if not (baseline.rounds and entry.rounds):
@@ -187,14 +216,18 @@ def markdown(results: dict[str, Any]) -> str:
         f"`benchmarks/results/compressed.json`. {results['seq_len']} tokens, from token ids to "
         "logits, everyone of a task in turns in one run. "
         "*Times faster* is the time of LiteRT in f32 running the fine-tuned teacher over the "
-        "row's, with a 95 % interval. The metric is the f32 model's in PyTorch, on the "
-        "development split, in rows of int8 too.",
+        "row's, with a 95 % interval. The metric is of the development split: the f32 model's in "
+        "PyTorch, and what canao's bundle gives on the device (of questions compiled for 192 "
+        "tokens, the length of their windows).",
     ]
     for one in results["tasks"]:
-        rows = [["Model", "GFLOP", one["metric"], "Runs in", "Median, ms", "Times faster"]]
+        head = ["Model", "GFLOP", f"{one['metric']} in PyTorch", "Runs in", "There"]
+        rows = [[*head, "Median, ms", "Times faster"]]
         for entry in one["entries"]:
             runs = f"{entry['title']} {entry['precision']}"
-            cells = [entry["size"], f"{entry['flops'] / 1e9:.2f}", f"{entry['metric']:.2f}", runs]
+            there = f"{entry['bundle_metric']:.2f}" if "bundle_metric" in entry else "-"
+            cells = [entry["size"], f"{entry['flops'] / 1e9:.2f}", f"{entry['metric']:.2f}"]
+            cells += [runs, there]
             ratio = entry["ratio"]
             if ratio is None:
                 rows.append([*cells, entry["reason"], ""])
