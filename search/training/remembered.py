@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
@@ -107,20 +108,21 @@ class RememberedTeacher:
     def __init__(
         self,
         layout: _Layout,
-        tokens: torch.Tensor,
+        kept: _Kept,
+        dtype: torch.dtype,
         ends: Sequence[int],
         texts: dict[str, torch.Tensor],
     ) -> None:
-        self._layout, self._tokens, self._texts = layout, tokens, texts
+        self._layout, self._kept, self._dtype, self._texts = layout, kept, dtype, texts
         self._ends = [0, *ends]
 
     def __call__(self, sequences: torch.Tensor, length: int) -> Targets:
         """Targets of the features ``sequences`` [rows], padded with zeros to ``length`` tokens."""
         numbers = sequences.tolist()
-        joined = self._tokens.new_zeros((len(numbers), length, self._layout.width))
+        joined = torch.zeros((len(numbers), length, self._layout.width), dtype=self._dtype)
         for row, number in enumerate(numbers):
             start, stop = self._ends[number], self._ends[number + 1]
-            joined[row, : stop - start] = self._tokens[start:stop]
+            self._kept.read(start, joined[row, : stop - start])
         texts = {name: found[sequences] for name, found in self._texts.items()}
         return self._layout.cut(joined, texts)
 
@@ -143,7 +145,7 @@ def remember(
     lengths = [len(feature["input_ids"]) for feature in features]
     ends = torch.tensor(lengths).cumsum(0).tolist()
     layout: _Layout | None = None
-    kept = torch.empty(0)
+    kept: _Kept | None = None
     texts: dict[str, torch.Tensor] = {}
     done = 0
     for order in length_batches(lengths, _BATCH):
@@ -151,40 +153,88 @@ def remember(
         inputs = {name: batch[name] for name in batch if name not in (*LABELS, SEQUENCE)}
         with autocast():
             targets = teacher(inputs)
-        if layout is None:
+        if layout is None or kept is None:
             layout = _Layout.of(targets)
-            place = _place(ends[-1], layout.width, dtype, room)
-            if place is None:
+            kept = _place(ends[-1], layout.width, dtype, room)
+            if kept is None:
                 return None
-            kept = place
             for name in layout.texts:
                 one = targets.logits[name]
                 texts[name] = one.new_empty((len(features), *one.shape[1:]))
         joined = layout.join(targets)
         for row, number in enumerate(order):
-            kept[ends[number] - lengths[number] : ends[number]] = joined[row, : lengths[number]]
+            kept.write(ends[number] - lengths[number], joined[row, : lengths[number]])
         for name, found in texts.items():
             found[order] = targets.logits[name]
         before, done = done, done + len(order)
         if 100 * before // len(features) < 100 * done // len(features):
             progress(done / len(features))
-    return None if layout is None else RememberedTeacher(layout, kept, ends, texts)
+    if layout is None or kept is None:
+        return None
+    return RememberedTeacher(layout, kept, dtype, ends, texts)
 
 
-def _place(tokens: int, width: int, dtype: torch.dtype, room: Room) -> torch.Tensor | None:
-    """An empty [tokens, width], in memory or in a file that goes with this process."""
+class _Kept(Protocol):
+    """What is kept of tokens, one after the other."""
+
+    def write(self, start: int, rows: torch.Tensor) -> None:
+        """Keep ``rows`` [tokens, width] from the token ``start`` on."""
+
+    def read(self, start: int, rows: torch.Tensor) -> None:
+        """Fill ``rows`` with what was kept."""
+
+
+class _InMemory:
+    def __init__(self, tokens: int, width: int, dtype: torch.dtype) -> None:
+        self._all = torch.empty((tokens, width), dtype=dtype)
+
+    def write(self, start: int, rows: torch.Tensor) -> None:
+        self._all[start : start + len(rows)] = rows
+
+    def read(self, start: int, rows: torch.Tensor) -> None:
+        rows[:] = self._all[start : start + len(rows)]
+
+
+class _OnDisk:
+    """In a file without a name: it goes with this process, however that ends.
+
+    It is read a text at a time. Mapped, each text read would bring in megabytes beside it.
+    """
+
+    def __init__(self, folder: Path, size: int, width: int, dtype: torch.dtype) -> None:
+        # Closed when nobody has it any more.
+        self._file = tempfile.TemporaryFile(prefix="targets-", dir=folder, buffering=0)  # noqa: SIM115
+        self._bytes = width * dtype.itemsize
+        self._dtype = dtype
+        os.posix_fallocate(self._file.fileno(), 0, size)  # a full disk says so here
+        os.posix_fadvise(self._file.fileno(), 0, size, os.POSIX_FADV_RANDOM)
+
+    def write(self, start: int, rows: torch.Tensor) -> None:
+        data = memoryview(_bytes(rows.to(self._dtype).contiguous()))
+        place = start * self._bytes
+        while data:
+            done = os.pwrite(self._file.fileno(), data, place)
+            data, place = data[done:], place + done
+
+    def read(self, start: int, rows: torch.Tensor) -> None:
+        data = memoryview(_bytes(rows))
+        place = start * self._bytes
+        while data:
+            done = os.preadv(self._file.fileno(), [data], place)
+            data, place = data[done:], place + done
+
+
+def _bytes(rows: torch.Tensor) -> Any:
+    """The memory of a contiguous tensor, as an array of bytes."""
+    return rows.view(-1).view(torch.uint8).numpy()
+
+
+def _place(tokens: int, width: int, dtype: torch.dtype, room: Room) -> _Kept | None:
+    """Where [tokens, width] can lie, if anywhere."""
     size = tokens * width * dtype.itemsize
     if size <= room.memory:
-        return torch.empty((tokens, width), dtype=dtype)
-    if size > room.disk:
-        return None
-    descriptor, name = tempfile.mkstemp(prefix="targets-", dir=room.folder)
+        return _InMemory(tokens, width, dtype)
     try:
-        os.posix_fallocate(descriptor, 0, size)  # a full disk says so here, not by a signal
-        found = torch.from_file(name, shared=True, size=tokens * width, dtype=dtype)
+        return _OnDisk(room.folder, size, width, dtype) if size <= room.disk else None
     except OSError:
         return None
-    finally:
-        os.close(descriptor)
-        os.unlink(name)  # what is mapped stays, and nothing is left by a process that is killed
-    return found.view(tokens, width)
