@@ -161,9 +161,10 @@ def remember(
             for name in layout.texts:
                 one = targets.logits[name]
                 texts[name] = one.new_empty((len(features), *one.shape[1:]))
-        joined = layout.join(targets)
-        for row, number in enumerate(order):
-            kept.write(ends[number] - lengths[number], joined[row, : lengths[number]])
+        if layout.tokens:
+            joined = layout.join(targets)
+            for row, number in enumerate(order):
+                kept.write(ends[number] - lengths[number], joined[row, : lengths[number]])
         for name, found in texts.items():
             found[order] = targets.logits[name]
         before, done = done, done + len(order)

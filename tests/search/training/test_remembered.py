@@ -83,6 +83,20 @@ def test_nothing_is_kept_where_there_is_no_room(folder: Path) -> None:
         assert (found is not None) == fits
 
 
+def test_answers_to_whole_texts_may_be_all_there_is(folder: Path) -> None:
+    rows = features([9, 4, 17])
+    teacher = Teacher(tiny_model("sequence-classification"), {}, [], None)
+    room = Room(memory=0, disk=0, folder=folder)
+    kept = remember(teacher, rows, COLLATE, room, autocast=contextlib.nullcontext)
+    assert kept is not None
+    found = kept(torch.tensor([2, 0]), 24)
+    assert not found.hidden
+    assert not found.projections
+    batch = COLLATE([rows[2], rows[0]])
+    del batch[SEQUENCE]
+    torch.testing.assert_close(found.logits["logits"], teacher(batch).logits["logits"])
+
+
 def test_a_full_disk_is_no_room(folder: Path) -> None:
     rows = features([9] * 40)
     room = Room(memory=0, disk=2**62, folder=folder)
