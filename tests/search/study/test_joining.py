@@ -56,7 +56,7 @@ def around(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     replaced: dict[str, Any] = {
         "read_data": lambda *_: (task, rows, rows),
         "digest_of_rows": lambda _: "d",
-        "_digest": lambda _: "m",
+        "digest_of_source": lambda _: "m",
         "load_model": lambda _: SimpleNamespace(module=None),
         "check_space": lambda *_: None,
         "_calibrated": lambda folder, ledger, *_: ledger.once(-1, lambda: CALIBRATED),
