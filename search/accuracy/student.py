@@ -10,7 +10,8 @@ from ..space.space import ArchitectureSpace
 from ..training.capture import Capture
 from ..training.losses import hidden_loss, logits_loss, task_loss
 from ..training.options import TrainingOptions
-from ..training.student import LABELS, Student, Targets, logits_of, matched_layers
+from ..training.student import LABELS, Student, logits_of, matched_layers
+from ..training.targets import Targets
 from .sandwich import dense, sandwich
 from .supernet import Supernet
 

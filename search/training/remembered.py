@@ -9,13 +9,13 @@ most half of what is free on its disk.
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +24,8 @@ import torch
 from ..tasks import Feature
 from ..tasks.batching import length_batches
 from .batches import SEQUENCE, Collator
-from .student import LABELS, Targets, Teacher
+from .student import LABELS, Teacher
+from .targets import Columns, Targets
 
 __all__ = ["RememberedTeacher", "Room", "remember"]
 
@@ -47,84 +48,28 @@ class Room:
         return cls(memory=memory // 4, disk=shutil.disk_usage(folder).free // 2, folder=folder)
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Which columns of a token's targets are what, and the names of logits of whole texts."""
-
-    tokens: tuple[tuple[str, str | int | tuple[int, int], tuple[int, ...]], ...]
-    texts: tuple[str, ...]
-
-    @classmethod
-    def of(cls, targets: Targets) -> _Layout:
-        whole = tuple(k for k, one in targets.logits.items() if k == "logits" and one.ndim == 2)
-        tokens: list[tuple[str, str | int | tuple[int, int], tuple[int, ...]]] = []
-        for name, one in targets.logits.items():
-            if name not in whole:
-                tokens.append(("logits", name, tuple(one.shape[2:])))
-        tokens += [("hidden", at, tuple(one.shape[2:])) for at, one in targets.hidden.items()]
-        for place, parts in targets.projections.items():
-            tokens += [
-                ("projections", (place, part), tuple(one.shape[2:]))
-                for part, one in enumerate(parts)
-            ]
-        return cls(tuple(tokens), whole)
-
-    @property
-    def width(self) -> int:
-        return sum(math.prod(shape) for _, _, shape in self.tokens)
-
-    def join(self, targets: Targets) -> torch.Tensor:
-        """[rows, tokens, width]"""
-        found = []
-        for kind, name, _ in self.tokens:
-            if isinstance(name, tuple):
-                one = targets.projections[name[0]][name[1]]
-            else:
-                one = targets.logits[str(name)] if kind == "logits" else targets.hidden[int(name)]
-            found.append(one.flatten(2) if one.ndim > 2 else one[..., None])
-        return torch.cat(found, dim=-1)
-
-    def cut(self, joined: torch.Tensor, texts: dict[str, torch.Tensor]) -> Targets:
-        """What `join` joined, views of it."""
-        logits, hidden = dict(texts), {}
-        projections: dict[int, tuple[torch.Tensor, ...]] = {}
-        start = 0
-        for kind, name, shape in self.tokens:
-            stop = start + math.prod(shape)
-            one = joined[..., start:stop].view(*joined.shape[:2], *shape)
-            start = stop
-            if isinstance(name, tuple):
-                projections[name[0]] = (*projections.get(name[0], ()), one)
-            elif kind == "logits":
-                logits[str(name)] = one
-            else:
-                hidden[int(name)] = one
-        return Targets(logits=logits, hidden=hidden, projections=projections)
-
-
 class RememberedTeacher:
     """Gives the targets of features by their numbers."""
 
     def __init__(
         self,
-        layout: _Layout,
+        columns: Columns,
         kept: _Kept,
         dtype: torch.dtype,
         ends: Sequence[int],
-        texts: dict[str, torch.Tensor],
+        texts: Sequence[torch.Tensor],
     ) -> None:
-        self._layout, self._kept, self._dtype, self._texts = layout, kept, dtype, texts
+        self._columns, self._kept, self._dtype, self._texts = columns, kept, dtype, texts
         self._ends = [0, *ends]
 
     def __call__(self, sequences: torch.Tensor, length: int) -> Targets:
         """Targets of the features ``sequences`` [rows], padded with zeros to ``length`` tokens."""
         numbers = sequences.tolist()
-        joined = torch.zeros((len(numbers), length, self._layout.width), dtype=self._dtype)
+        joined = torch.zeros((len(numbers), length, self._columns.width), dtype=self._dtype)
         for row, number in enumerate(numbers):
             start, stop = self._ends[number], self._ends[number + 1]
             self._kept.read(start, joined[row, : stop - start])
-        texts = {name: found[sequences] for name, found in self._texts.items()}
-        return self._layout.cut(joined, texts)
+        return self._columns.cut(joined, [found[sequences] for found in self._texts])
 
 
 def remember(
@@ -140,39 +85,40 @@ def remember(
     """Ask ``teacher`` for all ``features`` and keep what it says of each token in ``dtype``.
 
     ``progress`` is told which share of the features is done, at whole percents. None where there
-    is no ``room``, which the first batch already shows.
+    is no ``room``, which the first batch already shows, and where there are no features.
     """
     lengths = [len(feature["input_ids"]) for feature in features]
     ends = torch.tensor(lengths).cumsum(0).tolist()
-    layout: _Layout | None = None
-    kept: _Kept | None = None
-    texts: dict[str, torch.Tensor] = {}
+
+    def answers() -> Iterator[tuple[list[int], Targets]]:
+        for order in length_batches(lengths, _BATCH):
+            batch = collate([features[number] for number in order])
+            inputs = {name: batch[name] for name in batch if name not in (*LABELS, SEQUENCE)}
+            with autocast():
+                targets = teacher(inputs)
+            yield order, targets
+
+    asked = answers()
+    first = next(asked, None)
+    if first is None:
+        return None
+    columns = Columns(first[1])
+    kept = _place(ends[-1], columns.width, dtype, room)
+    if kept is None:
+        return None
+    texts = [one.new_empty((len(features), *one.shape[1:])) for one in columns.texts(first[1])]
     done = 0
-    for order in length_batches(lengths, _BATCH):
-        batch = collate([features[number] for number in order])
-        inputs = {name: batch[name] for name in batch if name not in (*LABELS, SEQUENCE)}
-        with autocast():
-            targets = teacher(inputs)
-        if layout is None or kept is None:
-            layout = _Layout.of(targets)
-            kept = _place(ends[-1], layout.width, dtype, room)
-            if kept is None:
-                return None
-            for name in layout.texts:
-                one = targets.logits[name]
-                texts[name] = one.new_empty((len(features), *one.shape[1:]))
-        if layout.tokens:
-            joined = layout.join(targets)
+    for order, targets in chain([first], asked):
+        if columns.width:
+            joined = columns.join(targets)
             for row, number in enumerate(order):
                 kept.write(ends[number] - lengths[number], joined[row, : lengths[number]])
-        for name, found in texts.items():
-            found[order] = targets.logits[name]
+        for found, one in zip(texts, columns.texts(targets), strict=True):
+            found[order] = one
         before, done = done, done + len(order)
         if 100 * before // len(features) < 100 * done // len(features):
             progress(done / len(features))
-    if layout is None or kept is None:
-        return None
-    return RememberedTeacher(layout, kept, dtype, ends, texts)
+    return RememberedTeacher(columns, kept, dtype, ends, texts)
 
 
 class _Kept(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,8 +14,9 @@ from .capture import Capture
 from .losses import hidden_loss, logits_loss, task_loss
 from .options import TrainingOptions
 from .relations import relation_heads, relation_loss
+from .targets import Targets
 
-__all__ = ["LABELS", "Student", "Targets", "Teacher", "logits_of", "matched_layers"]
+__all__ = ["LABELS", "Student", "Teacher", "logits_of", "matched_layers"]
 
 LABELS = ("labels", "start_positions", "end_positions")
 
@@ -34,15 +34,6 @@ def matched_layers(layers: int, teacher_layers: int, asked: Sequence[int] | None
             )
         return list(asked)
     return [(place + 1) * teacher_layers // layers - 1 for place in range(layers)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Targets:
-    """What a teacher says of one batch; by the student's layer, -1 the embeddings."""
-
-    logits: Mapping[str, torch.Tensor]
-    hidden: Mapping[int, torch.Tensor]
-    projections: Mapping[int, tuple[torch.Tensor, ...]]
 
 
 class Teacher:
