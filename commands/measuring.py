@@ -38,6 +38,12 @@ class BenchReport:
             }
         return value
 
+    @property
+    def right(self) -> bool:
+        """Whether no outputs were beyond the tolerance just before."""
+        measured = (self.measurement, *([self.compared.other] if self.compared else []))
+        return all(one.numerics_ok is not False for one in measured)
+
     def print(self) -> None:
         """Tell it in a line or three."""
         _tell(self.bundle, self.measurement)
@@ -86,6 +92,7 @@ def _tell(bundle: str, found: Measurement) -> None:
     relative = f", {found.relative:.3f} of the reference" if found.relative is not None else ""
     marks = "" if found.stable else f", UNSTABLE ({found.reason})"
     marks += ", emulated: not a time of real silicon" if found.emulated else ""
+    marks += ", and its NUMBERS DIFFER from the reference" if found.numerics_ok is False else ""
     console.say(
         f"{bundle}, {found.target} at {found.seq_len} on {found.device}, {found.threads} "
         f"thread(s): median {console.milliseconds(found.median_ms)} ms (95 %: {low} to {high}), "

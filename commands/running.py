@@ -103,6 +103,8 @@ def bench(
         console.print_json(report.to_json())
     else:
         report.print()
+    if not report.right:
+        raise typer.Exit(4)
 
 
 def _cores(text: str | None) -> tuple[int, ...] | None:

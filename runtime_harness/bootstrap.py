@@ -3,6 +3,10 @@
 What disturbs a machine lasts longer than a call, so calls of one round are no independent
 evidence: whole rounds are drawn, with replacement (the cluster bootstrap; Davison & Hinkley,
 Bootstrap Methods and their Application, 1997, chapters 3.8 and 5.3: percentile intervals).
+
+All of n rounds lie on one side of the true median in 2 of 2^n cases. Fewer than six rounds
+therefore cannot tell an interval of 95 %, however they are drawn; what is given for them goes from
+the smallest to the largest that was seen, and is not ``sure``.
 """
 
 from __future__ import annotations
@@ -16,10 +20,12 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CONFIDENCE", "Estimate", "median_of", "ratio_of"]
+__all__ = ["CONFIDENCE", "LEAST_ROUNDS", "Estimate", "median_of", "ratio_of"]
 
 CONFIDENCE = 0.95
 """The share of repeated measurements whose interval is to hold the true value."""
+LEAST_ROUNDS = 6
+"""The fewest rounds that tell such an interval."""
 
 _RESAMPLES = 2000
 _SEED = 0
@@ -27,11 +33,20 @@ _SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A value, with the interval from ``low`` to ``high`` in which it lies at 95 %."""
+    """A value, with the interval from ``low`` to ``high`` in which it lies at 95 %, if ``rounds``
+    are enough."""
 
     value: float
     low: float
     high: float
+    rounds: int = LEAST_ROUNDS
+
+    @property
+    def fault(self) -> str | None:
+        """Why the interval cannot be relied on; None if it can."""
+        if self.rounds >= LEAST_ROUNDS:
+            return None
+        return f"{self.rounds} rounds are too few for an interval: {LEAST_ROUNDS} are needed"
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -55,6 +70,9 @@ def median_of(rounds: Sequence[Sequence[float]]) -> Estimate:
     if not rounds or not rounds[0] or len({len(one) for one in rounds}) != 1:
         raise InputError("an interval needs rounds of as many samples each, at least one")
     samples = np.asarray(rounds, np.float64)
+    if len(rounds) < LEAST_ROUNDS:
+        low, high = float(samples.min()), float(samples.max())
+        return Estimate(value=float(np.median(samples)), low=low, high=high, rounds=len(rounds))
     found = np.median(samples[_draws(len(rounds))].reshape(_RESAMPLES, -1), axis=1)
     return _estimate(float(np.median(samples)), found)
 
@@ -74,6 +92,11 @@ def ratio_of(above: Sequence[Sequence[float]], below: Sequence[Sequence[float]])
         raise InputError("a ratio needs the same rounds on both sides, and samples in each")
     logs = np.log([np.median(one) for one in above]) - np.log([np.median(one) for one in below])
     value = float(np.exp(_middle(logs[None, :])[0]))
+    if len(logs) < LEAST_ROUNDS:
+        pairs = list(zip(above, below, strict=True))
+        low = min(min(one) / max(other) for one, other in pairs)
+        high = max(max(one) / min(other) for one, other in pairs)
+        return Estimate(value=value, low=min(low, value), high=max(high, value), rounds=len(pairs))
     return _estimate(value, np.exp(_middle(logs[_draws(len(logs))])))
 
 

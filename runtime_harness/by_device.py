@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING
 
 from .affinity import pinned
 from .disturbance import Disturbance, read_cpu_times, watched_cores
-from .turns import Contestant, Turn, Warmup
+from .turns import Contestant, Turn, Warmup, is_steady
 
 if TYPE_CHECKING:
     from .device import Device, RawTiming
 
 __all__ = ["DeviceStopwatch"]
 
+_WINDOW = 4
+
 
 class DeviceStopwatch:
     """Times calls by ``device.bench``, on ``cores`` of this machine if it runs here.
 
-    Its calls are warmed up in every turn, so ``warm`` is only a first, short turn.
+    Its calls are warmed up in every turn, so ``warm`` is only a first, short turn; whether that
+    became steady can be told of eight calls or more.
     """
 
     def __init__(
@@ -52,7 +55,10 @@ class DeviceStopwatch:
         """Return the time of a call after ``least`` others."""
         raw = self._bench(number, 1, least)
         samples = (*raw.warmup_ms, *raw.samples_ms)
-        return Warmup(samples_ms=samples, calls=len(samples), typical_ms=samples[-1], steady=True)
+        steady = len(samples) < 2 * _WINDOW or is_steady(samples, _WINDOW)
+        return Warmup(
+            samples_ms=samples, calls=len(samples), typical_ms=samples[-1], steady=steady
+        )
 
     def turn(self, number: int, calls: int) -> Turn:
         """Time so many calls in a process of their own."""

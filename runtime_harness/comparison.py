@@ -139,6 +139,10 @@ def _judge(found: Estimate, disturbance: Disturbance) -> Verdict:
     """Judge a ratio: both sides may drift together, but other processes slow them unequally."""
     numbers = f"the ratio is known to {found.uncertainty:.1%}"
     faults = list(disturbance.faults())
-    if found.uncertainty > _UNCERTAINTY:
+    if found.fault:
+        faults.append(found.fault)
+    elif found.uncertainty > _UNCERTAINTY:
         faults.append(f"{numbers} only")
+    if not disturbance.known:
+        numbers += "; what else used the cores is not known"
     return Verdict(not faults, "; ".join(faults) or numbers)

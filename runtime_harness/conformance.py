@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CanaoError, DeviceError, InputError, MissingDeviceError, UnsupportedError
 from .device import Device, DeviceInfo
 from .numerics import compare
+from .readings import Reading
 from .reference import Sample, example_inputs, load_reference
 from .selection import choose_target
 from .tensors import BATCH
@@ -188,6 +189,17 @@ def bench_gives_every_sample(device: Device, bundle: Bundle) -> None:
     json.dumps(raw.details, allow_nan=False)
 
 
+def readings_are_told_if_at_all(device: Device, bundle: Bundle) -> None:
+    """``reading``, if the device has it, gives a Reading of the moment asked for, in JSON."""
+    read = getattr(device, "reading", None)
+    if read is None:
+        return
+    found = read("before")
+    _require(isinstance(found, Reading), f"reading() gave a {type(found).__name__}")
+    _require(found.when == "before", f"reading() is of {found.when!r}, not of 'before'")
+    json.dumps(found.to_json(), allow_nan=False)
+
+
 def profile_tells_dispatches_or_refuses(device: Device, bundle: Bundle) -> None:
     """``profile`` gives named, timed dispatches, or raises UnsupportedError."""
     module = _module(device, bundle)
@@ -211,6 +223,7 @@ CHECKS: tuple[Check, ...] = (
     session_matches_the_reference,
     session_takes_any_number_of_rows,
     bench_gives_every_sample,
+    readings_are_told_if_at_all,
     profile_tells_dispatches_or_refuses,
 )
 """Every check, in the order in which they make sense."""

@@ -140,7 +140,7 @@ def hold(
         environment=environment,
         timed=timed,
         notes=unusual_pace(
-            fingerprint(facts_of(device, ready[0].raw)), beside, timed.series[-1], threads
+            fingerprint(facts_of(device, ready[0].raw)), beside, timed.series[-1], threads, chosen
         )
         if beside and not ready[0].raw.emulated
         else (),

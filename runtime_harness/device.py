@@ -99,6 +99,10 @@ class Device(Protocol):
     Inputs and outputs of ``run``, ``bench`` and ``profile`` have the module's own static
     shapes; a Session pads and cuts. ``threads`` is at least 1 and ``timeout`` is in seconds
     (None: no limit).
+
+    What only some devices have is looked for by name. ``here`` (True): modules run on this
+    machine, whose kernel tells of its cores. ``reading(when)``, of a device elsewhere: its clocks
+    and temperatures now, as a `readings.Reading`; measurements then wait while that is ``hot``.
     """
 
     name: str

@@ -91,6 +91,11 @@ class Disturbance:
         )
 
     @property
+    def known(self) -> bool:
+        """Whether the kernel told what else used the cores."""
+        return self.foreign_share is not None
+
+    @property
     def foreign_share(self) -> float | None:
         """The share of the watched cores' time that other processes used."""
         if not self.cores or self.wall < _SHORTEST:

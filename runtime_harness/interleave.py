@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -80,14 +80,13 @@ def take_turns(
     """Measure contestants in rounds; the last ``references`` of them are reference workloads.
 
     Every other round goes through them backwards, so that a steady drift cancels out. Before
-    each round the machine may cool down. Raises DeviceError.
+    each round the device may cool down. Raises DeviceError.
     """
-    here = bool(getattr(device, "here", False))
+    read = _reader(device, cores)
     turns: list[list[Turn]] = [[] for _ in contestants]
     warmups: list[list[Warmup]] = [[] for _ in contestants]
     numbers = range(len(contestants))
-    watched = cores or ()
-    readings = [take_reading("before", watched)] if here else []
+    readings = [read("before")] if read else []
     with _stopwatch(device, contestants, plan, threads, cores, timeout) as stopwatch:
         count = 0
         for rounds in plan.rounds_of_starts():
@@ -96,20 +95,29 @@ def take_turns(
                 warmups[number].append(stopwatch.warm(number, plan.warmup))
             typical = [each[0].typical_ms for each in warmups]
             for _ in range(rounds):
-                if here:
-                    readings.append(cool_down(f"round {count + 1}", watched))
+                if read:
+                    readings.append(cool_down(f"round {count + 1}", read))
                 for number in numbers if count % 2 == 0 else reversed(numbers):
                     is_reference = number >= len(contestants) - references
                     calls = plan.calls_for(typical[number], reference=is_reference)
                     turns[number].append(stopwatch.turn(number, calls))
                 count += 1
-    if here:
-        readings.append(take_reading("after", watched))
+    if read:
+        readings.append(read("after"))
     return Timed(
         series=tuple(_series(*both) for both in zip(turns, warmups, strict=True)),
         readings=tuple(readings),
         method=stopwatch.method,
     )
+
+
+def _reader(device: Device, cores: Sequence[int] | None) -> Callable[[str], Reading] | None:
+    """How clocks and temperatures are read: by this machine's kernel if the device is here, else
+    as the device tells them, if it does."""
+    if getattr(device, "here", False):
+        return functools.partial(take_reading, cores=cores or ())
+    found: Callable[[str], Reading] | None = getattr(device, "reading", None)
+    return found
 
 
 def _series(turns: Sequence[Turn], warmups: Sequence[Warmup]) -> Series:

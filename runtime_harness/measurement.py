@@ -16,6 +16,8 @@ __all__ = ["SCHEMA", "Measurement"]
 SCHEMA = 2
 """The version of a measurement's fields."""
 
+_MOST = 2**63 - 1  # the largest number of SQLite
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
@@ -118,6 +120,12 @@ class Measurement:
                 f"a measurement's samples_ms must be {found.rounds} rounds of as many samples, "
                 f"not {len(found.samples_ms)} in all"
             )
+        times = (*found.samples_ms, *found.warmup_ms, *found.interval, found.median_ms)
+        if min(times) < 0 or min(found.seq_len, found.batch, found.threads) < 1:
+            raise InputError(
+                "a measurement's times must not be negative, and its seq_len, batch and threads "
+                "must be at least 1"
+            )
         return found
 
 
@@ -136,11 +144,14 @@ def _typed(name: str, kind: str, value: object) -> object:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return _is_whole(value)
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    good = isinstance(value, int) and not isinstance(value, bool)
+    return good and -_MOST <= value <= _MOST  # type: ignore[operator]
 
 
 def _number(value: Any) -> float | None:

@@ -13,12 +13,14 @@ import json
 import math
 import os
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..paths import cache_dir
+from .protocol import PROTOCOL
 from .stability import judge
 
 if TYPE_CHECKING:
@@ -53,18 +55,27 @@ class Pace:
 
 
 def unusual_pace(
-    fingerprint: str, reference: Contestant, series: Series, threads: int
+    fingerprint: str,
+    reference: Contestant,
+    series: Series,
+    threads: int,
+    cores: Sequence[int] | None,
 ) -> tuple[str, ...]:
     """What is wrong with a real device's pace, by the ``series`` of its reference workload."""
     samples = series.samples_ms
     calm = series.steady and judge(samples, disturbance=series.disturbance).stable
-    key = f"{fingerprint}-{reference.bundle.digest[:16]}-{reference.module.target}-{threads}"
+    # Cores differ in speed, so a pace is one of its cores.
+    kept_on = "any" if cores is None else "_".join(map(str, cores))
+    key = (
+        f"{fingerprint}-{reference.bundle.digest[:16]}-{reference.module.target}-{threads}-"
+        f"{kept_on}-{PROTOCOL}"
+    )
     fault = observe(key, statistics.median(samples), keep=calm).fault
     return (fault,) if fault else ()
 
 
 def observe(key: str, now_ms: float, *, keep: bool) -> Pace:
-    """Compare with what is known under ``key`` (letters, digits, hyphens), and ``keep`` it.
+    """Compare with what is known under ``key`` (letters, digits, ``-``, ``_``), and ``keep`` it.
 
     The usual pace is the median of the last 51 kept. A cache that cannot be read or written is
     an empty one.

@@ -73,6 +73,6 @@ REAL = Plan(rounds=20, starts=4, warmup=5, turn_ms=100, reference_ms=50, min_cal
 """For real hardware."""
 
 EMULATED = Plan(
-    rounds=3, starts=1, warmup=1, turn_ms=100, reference_ms=50, min_calls=2, max_calls=5
+    rounds=6, starts=1, warmup=1, turn_ms=100, reference_ms=50, min_calls=1, max_calls=5
 )
 """For an emulator or a software GPU, where a call takes seconds and its time means little."""

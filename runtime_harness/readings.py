@@ -1,10 +1,10 @@
-"""Clocks and temperatures as they are now, and waiting until a hot machine has cooled down."""
+"""Clocks and temperatures as they are now, and waiting until a hot device has cooled down."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ _BRAKES = ("cpufreq", "processor", "cpu-")
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The state of this machine at a moment; what it does not tell is empty or None.
+    """The state of a device at a moment; what it does not tell is empty or None.
 
     ``mhz`` are the clocks of the measured cores, ``celsius`` the hottest sensor. ``hot`` says in
     words what is too hot or already slowed down (empty: nothing). ``waited`` is the seconds
@@ -46,8 +46,8 @@ class Reading:
         return {key: item for key, item in value.items() if item not in ([], None, "", 0.0)}
 
 
-def take_reading(when: str, cores: Sequence[int], *, waited: float = 0.0) -> Reading:
-    """Read clocks and sensors now; ``when`` names the moment."""
+def take_reading(when: str, cores: Sequence[int]) -> Reading:
+    """Read this machine's clocks and sensors now; ``when`` names the moment."""
     zones = sorted(_THERMAL.glob("thermal_zone*"))
     degrees = [value / 1000 for zone in zones if (value := _number(zone / "temp")) is not None]
     return Reading(
@@ -55,23 +55,22 @@ def take_reading(when: str, cores: Sequence[int], *, waited: float = 0.0) -> Rea
         mhz=_clocks(cores),
         celsius=max(degrees, default=None),
         hot=_hot(zones),
-        waited=waited,
     )
 
 
 def cool_down(
     when: str,
-    cores: Sequence[int],
+    read: Callable[[str], Reading],
     *,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Reading:
     """Wait, for a minute at most, until nothing is hot; return the last reading."""
     started = clock()
-    reading = take_reading(when, cores)
+    reading = read(when)
     while reading.hot and clock() - started < _LONGEST_WAIT:
         sleep(_PAUSE)
-        reading = take_reading(when, cores, waited=clock() - started)
+        reading = replace(read(when), waited=clock() - started)
     return reading
 
 

@@ -61,7 +61,8 @@ def judge(
     They are stable if there are at least 5, nine in ten lie within 10 % above the median, the
     medians of the earlier and the later half lie within 5 % of each other, no more than one in
     ten is an outlier, they come in one mode, the interval of the median (``estimate``) is
-    within 2 %, and nothing else was using the cores (``disturbance``). ``notes`` are further
+    within 2 % and of six rounds or more, and nothing else was using the cores (``disturbance``).
+    Where that is not known, the reason says so. ``notes`` are further
     reasons against them; ``reference`` holds the reference's samples of the same rounds, by
     which a drift of the machine is told from one of the model.
     """
@@ -87,13 +88,16 @@ def judge(
             f"the calls are of two kinds, {modes.share_of_slow:.0%} of them near "
             f"{modes.slow:.3g} ms and the others near {modes.fast:.3g} ms"
         )
-    if estimate is not None and not varied and estimate.uncertainty > _UNCERTAINTY:
+    if estimate is not None and estimate.fault:
+        faults.append(estimate.fault)
+    elif estimate is not None and not varied and estimate.uncertainty > _UNCERTAINTY:
         varied.append(f"the median is only known to {estimate.uncertainty:.1%}")
     if varied:
         faults.append(f"{' and '.join(varied)} ({numbers})")
     if faults:
         return Verdict(False, "; ".join(faults))
-    return Verdict(True, numbers)
+    unknown = "; what else used the cores is not known"
+    return Verdict(True, numbers + unknown * (disturbance is not None and not disturbance.known))
 
 
 def _drifted(drift: float, reference: Sequence[float]) -> str:

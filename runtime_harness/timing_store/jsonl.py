@@ -25,7 +25,9 @@ def write_lines(path: Path, values: Iterable[Any]) -> int:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written ({error.strerror})") from error
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}): name a place that can, or make room"
+        ) from error
     return len(lines)
 
 
@@ -40,6 +42,9 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
         if not line.strip():
             continue
         try:
-            yield number, json.loads(line)
-        except ValueError as error:
+            value = json.loads(line)
+            # Python reads numbers and texts that JSON does not have: NaN, halves of letters.
+            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}, line {number} is not JSON: {error}") from error
+        yield number, value

@@ -22,18 +22,29 @@ if TYPE_CHECKING:
 
 __all__ = ["TimingStore"]
 
-_INSERT = """
-INSERT OR IGNORE INTO timings (digest, added, device, fingerprint, emulated, protocol, target,
-    threads, seq_len, batch, precision, module, median_ms, relative, stable, architecture, recipe,
-    environment, samples_ms, dispatches, measurement)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-_ROWS = (
-    "SELECT digest, added, architecture, recipe, environment, samples_ms, dispatches, measurement "
-    "FROM timings"
+# What is looked for by, a row's texts, and what is too long to stand among the others.
+_FOUND_BY = (
+    "device",
+    "fingerprint",
+    "emulated",
+    "protocol",
+    "target",
+    "threads",
+    "seq_len",
+    "batch",
+    "precision",
+    "module",
+    "median_ms",
+    "relative",
+    "stable",
 )
-# They have columns of their own, and a row is put together again from those.
 _APART = ("environment", "samples_ms", "dispatches")
+_COLUMNS = ("digest", "added", *_FOUND_BY, "architecture", "recipe", *_APART, "measurement")
+_INSERT = (
+    f"INSERT OR IGNORE INTO timings ({', '.join(_COLUMNS)}) "
+    f"VALUES ({', '.join('?' * len(_COLUMNS))})"
+)
+_ROWS = f"SELECT {', '.join(_COLUMNS)} FROM timings"
 
 
 class TimingStore:
@@ -173,18 +184,22 @@ class TimingStore:
             return connection.execute(query, values).fetchall()
 
     def _row(self, columns: tuple[Any, ...]) -> StoredTiming:
-        digest, added, architecture, recipe, *apart, measurement = columns
+        texts = dict(zip(_COLUMNS, columns, strict=True))
         try:
-            parts = zip(_APART, map(json.loads, apart), strict=True)
+            parts = {name: json.loads(texts[name]) for name in _APART}
+            described = {
+                name: None if texts[name] is None else json.loads(texts[name])
+                for name in ("architecture", "recipe")
+            }
             row = StoredTiming(
-                measurement=Measurement.from_json(json.loads(measurement) | dict(parts)),
-                architecture=None if architecture is None else json.loads(architecture),
-                recipe=None if recipe is None else json.loads(recipe),
-                added=added,
+                measurement=Measurement.from_json(json.loads(texts["measurement"]) | parts),
+                added=texts["added"],
+                **described,
             )
+            same = _columns(row) == columns
         except (ValueError, TypeError, InputError) as error:
             raise self._damaged(str(error)) from error
-        if row.digest != digest:
+        if not same:
             raise self._damaged("its content was changed")
         return row
 
@@ -213,19 +228,7 @@ def _columns(row: StoredTiming) -> tuple[Any, ...]:
     return (
         row.digest,
         row.added,
-        found.device,
-        found.fingerprint,
-        found.emulated,
-        found.protocol,
-        found.target,
-        found.threads,
-        found.seq_len,
-        found.batch,
-        found.precision,
-        found.module,
-        found.median_ms,
-        found.relative,
-        found.stable,
+        *(getattr(found, name) for name in _FOUND_BY),
         None if row.architecture is None else _text(row.architecture),
         None if row.recipe is None else _text(row.recipe),
         *apart,

@@ -19,8 +19,11 @@ _MOST = 1_000_000
 
 def real(value: object, field: str, *, above: float = -math.inf) -> float:
     """A finite number greater than ``above``."""
-    good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not good or not math.isfinite(value) or not value > above:  # type: ignore[arg-type,operator]
+    try:
+        good = not isinstance(value, (bool, str)) and math.isfinite(float(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        good = False
+    if not good or not value > above:  # type: ignore[operator]
         kind = "a finite number" if above == -math.inf else f"a number above {above:g}"
         raise InputError(f"{field} must be {kind}, not {shown(value)}.")
     return float(value)  # type: ignore[arg-type]

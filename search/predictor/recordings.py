@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...errors import InputError
+from ...runtime_harness.device import DispatchTime
 from ...runtime_harness.protocol import PROTOCOL
 from ...runtime_harness.timing_store import StoredTiming, TimingStore
 from ...runtime_harness.timing_store.jsonl import read_lines
@@ -27,6 +28,7 @@ __all__ = [
     "select",
     "shipped",
     "shipped_for_this_cpu",
+    "times_of",
 ]
 
 MOST_SPREAD = 0.1
@@ -92,9 +94,9 @@ def of_store(
 ) -> tuple[list[Record], int]:
     """(records, rows left out) of one device in a timing store.
 
-    Left out is what does not say its whole architecture, has no reference workload beside it, or
-    ran something else than one text of the architecture's length. Raises `InputError` where
-    nothing is left, and as `TimingStore.query` does.
+    Left out is what does not say its whole architecture, has no reference workload beside it, gave
+    wrong numbers, or ran something else than one text of the architecture's length. Raises
+    `InputError` where nothing is left, and as `TimingStore.query` does.
     """
     rows = TimingStore(path).query(device=device, emulated=emulated, protocol=protocol)
     found = [record for record in map(_of_row, rows) if record is not None]
@@ -114,6 +116,11 @@ def of_settings(path: str | os.PathLike[str], settings: Collection[Setting]) -> 
         return []
     records = map(_of_row, TimingStore(path))
     return [record for record in records if record is not None and record.setting in settings]
+
+
+def times_of(dispatches: Iterable[DispatchTime]) -> tuple[tuple[str, float], ...]:
+    """(name, milliseconds) of each call of a dispatch, as a `Record` has them."""
+    return tuple((one.name, one.ms / one.calls) for one in dispatches for _ in range(one.calls))
 
 
 def select(
@@ -211,11 +218,10 @@ def _of_row(row: StoredTiming) -> Record | None:
         return None
     if measured.relative is None or measured.relative <= 0 or measured.median_ms <= 0:
         return None
+    if measured.numerics_ok is False:
+        return None
     if measured.seq_len != architecture.seq_len or measured.batch != 1:
         return None
-    timed = [
-        (one.name, one.ms / one.calls) for one in measured.dispatches for _ in range(one.calls)
-    ]
     features = measured.device_details.get("cpu_features") or ()
     return Record(
         setting=Setting(
@@ -232,7 +238,7 @@ def _of_row(row: StoredTiming) -> Record | None:
         # An emulator has too few rounds for one that tells.
         relative_interval=None if measured.emulated else measured.relative_interval,
         median_ms=measured.median_ms,
-        dispatches=tuple(timed),
+        dispatches=times_of(measured.dispatches),
         stable=measured.stable,
         peak_bytes=measured.peak_bytes,
     )

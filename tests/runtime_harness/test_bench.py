@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save
+from typer.testing import CliRunner
 
+from canao.cli import app
 from canao.errors import BundleError, DeviceError, InputError, UnsupportedError
 from canao.runtime_harness import tool_device
 from canao.runtime_harness.affinity import available_cores, default_cores
@@ -152,6 +154,10 @@ def test_wrong_numbers_are_told_by_bench_and_verify(
     files = {"reference/8.safetensors": wrong_reference()}
     bundle = copy_with(encoder_bundle, tmp_path / "wrong", files=files)
     assert bench(bundle, repetitions=1, warmup=0, reference=encoder_bundle).numerics_ok is False
+    for command in (["bench"], ["bench", "--json"]):
+        told = CliRunner().invoke(app, [*command, str(bundle.path), "--repetitions", "1"])
+        assert told.exit_code == 4, told.output
+        assert '"numerics_ok": false' in told.output or "NUMBERS DIFFER" in told.output
     found = verify(bundle)
     assert found["ok"] is False
     assert found["max_abs_err"] == pytest.approx(1, rel=1e-5)

@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canao.errors import InputError
-from canao.runtime_harness.bootstrap import median_of, ratio_of
+from canao.runtime_harness.bootstrap import LEAST_ROUNDS, median_of, ratio_of
+from canao.runtime_harness.comparison import _judge as judge_ratio
+from canao.runtime_harness.disturbance import Disturbance
+from canao.runtime_harness.stability import judge
 
 TRIALS, ROUNDS, CALLS = 60, 20, 5
 times = st.floats(0.01, 1e4)
@@ -84,7 +87,29 @@ def test_what_slows_both_sides_of_a_round_alike_cancels_out(
     above = [[value * factor for value in one] for one in below]
     found = ratio_of(above, below)
     assert found.value == pytest.approx(factor)
-    assert found.interval == pytest.approx((factor, factor))
+    if len(drawn) >= LEAST_ROUNDS:
+        assert found.interval == pytest.approx((factor, factor))
+    assert found.low <= factor * (1 + 1e-9)
+    assert factor * (1 - 1e-9) <= found.high
+
+
+@given(rounds)
+def test_few_rounds_are_never_sure(drawn: list[list[float]]) -> None:
+    few = drawn[: LEAST_ROUNDS - 1]
+    samples = [sample for one in few for sample in one]
+    found = median_of(few)
+    assert found.interval == (min(samples), max(samples))
+    for verdict in (
+        judge([10.0] * 20, estimate=found),
+        judge_ratio(ratio_of(few, few), Disturbance()),
+    ):
+        assert (verdict.stable, "6 are needed" in verdict.reason) == (False, True)
+
+
+def test_one_round_proves_nothing_by_standing_still() -> None:
+    one = [[10.0] * 20]
+    assert not judge(one[0], estimate=median_of(one)).stable
+    assert judge(one[0] * 6, estimate=median_of(one * 6)).stable
 
 
 @given(rounds, rounds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -232,7 +233,9 @@ def test_the_gate_waits_until_it_is_cool(sensors: Path) -> None:
         if now[0] >= 3:
             (sensors / "thermal_zone1" / "temp").write_text("60000\n")
 
-    found = cool_down("round 1", [7], clock=lambda: now[0], sleep=sleep)
+    found = cool_down(
+        "round 1", partial(take_reading, cores=[7]), clock=lambda: now[0], sleep=sleep
+    )
     assert (found.hot, found.waited, found.celsius) == ("", 3.0, 60.0)
 
 
@@ -247,7 +250,9 @@ def test_what_stays_hot_is_told(cause: str, sensors: Path) -> None:
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    found = cool_down("round 1", [7], clock=lambda: now[0], sleep=sleep)
+    found = cool_down(
+        "round 1", partial(take_reading, cores=[7]), clock=lambda: now[0], sleep=sleep
+    )
     assert found.waited == 60
     assert ("76 degrees" in found.hot) == (cause == "temperature")
     assert ("slows the processor down" in found.hot) == (cause == "brake")

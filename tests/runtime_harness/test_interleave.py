@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canao.errors import DeviceError, InputError
-from canao.runtime_harness import resident
+from canao.runtime_harness import readings, resident
 from canao.runtime_harness.affinity import available_cores
 from canao.runtime_harness.bench import bench
 from canao.runtime_harness.bootstrap import Estimate
@@ -29,9 +30,9 @@ from canao.runtime_harness.disturbance import Disturbance
 from canao.runtime_harness.interleave import measured_cores, take_turns
 from canao.runtime_harness.local import LocalDevice
 from canao.runtime_harness.protocol import EMULATED, REAL, Plan
+from canao.runtime_harness.readings import Reading
 from canao.runtime_harness.reference import example_inputs
 from canao.runtime_harness.resident import ResidentStopwatch
-from canao.runtime_harness.stability import judge
 from canao.runtime_harness.turns import Contestant, is_steady, refreshing_calls
 from canao.runtime_harness.workload import WORKLOAD, reference_bundle, workload_target
 
@@ -264,9 +265,42 @@ def test_calls_are_steady_once_they_no_longer_become_faster(
     assert refreshing_calls(samples[0]) == (1 if samples[0] > 50 else 2)
 
 
-def test_an_unsteady_warm_up_is_told() -> None:
-    verdict = judge([10.0] * 20, notes=["the calls did not become steady while warming up"])
-    assert (verdict.stable, "steady" in verdict.reason) == (False, True)
+def test_an_unsteady_warm_up_is_told(encoder_bundle: Bundle) -> None:
+    falling = (1000 * 0.9**call for call in itertools.count())
+
+    def script(target: str, turn: int) -> float:
+        return 10.0 if turn else next(falling)
+
+    device: Any = Clockwork(script)
+    found = bench(encoder_bundle, device, warmup=8, reference=encoder_bundle)
+    assert not found.stable
+    assert "did not become steady" in found.reason
+    found = bench(encoder_bundle, Clockwork(), warmup=8, reference=encoder_bundle)  # type: ignore[arg-type]
+    assert "steady" not in found.reason
+
+
+def test_a_device_elsewhere_tells_how_hot_it_is(
+    encoder_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device: Any = Clockwork()
+    asked: list[str] = []
+
+    def reading(when: str) -> Reading:
+        asked.append(when)
+        return Reading(when=when, mhz=(1800,), celsius=50.0, hot="warm" * (len(asked) == 3))
+
+    device.reading = reading
+    monkeypatch.setattr(readings, "_PAUSE", 0.01)
+    found = bench(encoder_bundle, device, reference=encoder_bundle)
+    told = found.environment["readings"]
+    assert told[0] == {"when": "before", "mhz": [1800], "celsius": 50.0}
+    assert [one["when"] for one in told] == [
+        "before",
+        *(f"round {number}" for number in range(1, 21)),
+        "after",
+    ]
+    assert len(asked) == len(told) + 1
+    assert [one["when"] for one in told if "waited" in one] == ["round 2"]
 
 
 def test_the_timing_process_ends_with_its_user(encoder_bundle: Bundle) -> None:

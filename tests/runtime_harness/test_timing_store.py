@@ -213,6 +213,7 @@ def test_an_export_can_be_loaded(name: str, tmp_path: Path) -> None:
         (b"[]", "line 2: a timing must be"),
         (b'{"schema": 1}', "line 2: a timing must be"),
         (b"\xff", "cannot be read"),
+        (b"[" * 100_000, "line 2 is not JSON"),
     ],
 )
 def test_a_bad_line_is_told_and_nothing_is_added(
@@ -231,6 +232,31 @@ def test_a_bad_line_is_told_and_nothing_is_added(
     (tmp_path / "bad.jsonl.gz").write_bytes(b"not gzip")
     with pytest.raises(InputError, match="cannot be read"):
         other.load(tmp_path / "bad.jsonl.gz")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        '"protocol": 1000000000000000000000000000000',
+        f'"median_ms": 1{"0" * 400}',
+        '"median_ms": -1.0',
+        '"samples_ms": [-1.0]',
+        '"seq_len": 0',
+        '"environment": {"x": NaN}',
+        '"environment": {"x": 1e999}',
+        '"device": "\\ud800"',
+    ],
+)
+def test_a_hostile_line_is_told(change: str, tmp_path: Path) -> None:
+    store = TimingStore(tmp_path / "t.db")
+    store.add(measured())
+    store.export(tmp_path / "good.jsonl")
+    line = (tmp_path / "good.jsonl").read_text()
+    # The last of equal keys counts.
+    bad = line.rstrip().removesuffix("}}") + f", {change}}}}}\n"
+    (tmp_path / "bad.jsonl").write_text(bad)
+    with pytest.raises(InputError, match="line 1"):
+        TimingStore(tmp_path / "other.db").load(tmp_path / "bad.jsonl")
 
 
 @pytest.mark.parametrize("change", [{"schema": 9}, {"added": 5}, {"recipe": [1]}, {"extra": 1}])
@@ -338,6 +364,9 @@ def test_a_changed_row_is_told(tmp_path: Path) -> None:
         "UPDATE timings SET samples_ms = '[2.0]'",
         "UPDATE timings SET measurement = 'junk'",
         "UPDATE timings SET recipe = '{\"a\": 1}'",
+        "UPDATE timings SET median_ms = 0.5",
+        "UPDATE timings SET stable = 1 - stable",
+        "UPDATE timings SET seq_len = 7",
     ):
         store.add(measured())
         with sqlite3.connect(store.path) as connection:
@@ -346,6 +375,16 @@ def test_a_changed_row_is_told(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="damaged"):
             store.query()
         store.path.unlink()
+
+
+def test_an_emulated_row_made_real_is_told(tmp_path: Path) -> None:
+    store = TimingStore(tmp_path / "t.db")
+    store.add(measured(emulated=True))
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("UPDATE timings SET emulated = 0, device = 'phone'")
+    connection.close()
+    with pytest.raises(InputError, match="damaged"):
+        store.query(device="phone")
 
 
 READER = """
