@@ -114,13 +114,15 @@ def optimize(
     check_target(place)
     tell("reading the data")
     origin = os.fspath(teacher if teacher is not None else model)
-    task, train, _ = read_data(origin, os.fspath(data), os.fspath(dev or data), split, metric)
+    task, train, judged = read_data(origin, os.fspath(data), os.fspath(dev or data), split, metric)
     check_metric(task)
     offered = read_space(space, origin, task, place)
     check_space(offered, place, task, load_model(origin).module)
     plan = StudyPlan(
         model=digest_of_source(origin),
         data=digest_of_rows(train.rows),
+        dev=digest_of_rows(judged.rows),
+        metric=task.primary,
         devices=devices,
         target=target,
         threads=threads,

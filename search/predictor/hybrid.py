@@ -15,7 +15,7 @@ from .fields import names, real, record
 from .forest import Forest
 from .physical import PhysicalModel, best_cache
 from .timed import TimedDispatches
-from .workload import SUMS, Workload
+from .workload import SUMS, TERMS, Workload
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,16 +66,19 @@ class Hybrid:
             "forests": [forest.text for forest in self.forests],
             "groups": list(self.groups),
             "share": self.share,
-            "columns": len(_row_names(self.groups)),
+            "terms": list(TERMS),
+            "columns": _row_names(self.groups),
         }
 
     @classmethod
     def from_json(cls, value: object) -> Hybrid:
         """Read one; raises `InputError`."""
-        found = record(value, "model", ("physical", "forests", "groups", "share", "columns"))
+        keys = ("physical", "forests", "groups", "share", "terms", "columns")
+        found = record(value, "model", keys)
         groups = names(found["groups"], "model.groups")
-        columns = len(_row_names(groups))
-        if found["columns"] != columns:
+        columns = _row_names(groups)
+        # By their names: a forest does not know what its columns are, nor the sum its terms.
+        if found["columns"] != columns or found["terms"] != list(TERMS):
             raise InputError(
                 "The predictor was made for other features of programs than this canao derives: "
                 "train it again."
@@ -86,7 +89,7 @@ class Hybrid:
         return cls(
             physical=PhysicalModel.from_json(found["physical"]),
             forests=items(
-                found["forests"], "model.forests", lambda text, _: Forest.read(text, columns)
+                found["forests"], "model.forests", lambda text, _: Forest.read(text, len(columns))
             ),
             groups=groups,
             share=share,

@@ -39,7 +39,7 @@ __all__ = ["LEAST_RECORDS", "LatencyPredictor"]
 LEAST_RECORDS = 20
 """The fewest measurements of different architectures that a predictor is fitted on."""
 
-_VERSION = 2
+_VERSION = 3
 _KEYS = (
     "version", "setting", "reference_ms", "model", "familiarity", "reach", "seed", "trained_on",
     "adapted_from",

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...errors import InputError
 from ..predictor.assessment import compared
+from ..predictor.baselines import LookupBaseline
 from ..predictor.quality import Quality, quality
 from ..predictor.recordings import select, shipped
 from ..predictor.records import Record
@@ -23,6 +24,8 @@ from .result import StudyResult
 
 __all__ = ["COLUMNS", "baseline_rows"]
 
+_UNTIMED = "no dispatch was timed"
+_NO = ("", "", "")
 COLUMNS = ("", "learned from", "mean error", "within 10 %", "Spearman")
 
 
@@ -40,7 +43,11 @@ def baseline_rows(folder: StudyFolder, result: StudyResult) -> list[tuple[str, .
     except InputError:  # what was measured names dispatches that this canao does not know
         others = {}
     rows = [_row("predictor", own), *(_row(name, one) for name, one in others.items())]
-    return rows if others else [*rows, ("simpler ones", "too few measurements", "", "", "")]
+    if not others:
+        return [*rows, ("simpler ones", "too few measurements", *_NO)]
+    return (
+        rows if LookupBaseline.name in others else [*rows, (LookupBaseline.name, _UNTIMED, *_NO)]
+    )
 
 
 def _measured(known: Calibration, result: StudyResult) -> list[Record]:

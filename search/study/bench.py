@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...compiler.api import compile_model
 from ...compiler.models import load_model
-from ...errors import InputError, NumericsError, UnsupportedError
+from ...errors import NumericsError, UnsupportedError
 from ...runtime_harness.bench import bench
 from ...runtime_harness.bundle import Bundle
 from ...runtime_harness.measurement import Measurement
 from ...runtime_harness.timing_store import TimingStore
 from ..compress import compress
-from ..predictor.recordings import MOST_SPREAD
+from ..evaluation import evaluate
+from ..predictor.recordings import MOST_SPREAD, times_of
 from ..predictor.records import Record, Setting
 from ..space.architecture import Architecture
 from ..space.models import sub_network
 from ..training.options import TrainingOptions
-from .finalist import Trained
+from .finalist import Judged, Trained
 from .measured import Measured
 from .workbench import INHERITED
 
@@ -119,18 +119,36 @@ class Bench:
             seconds=result.seconds,
         )
 
-    def compile(self, architecture: Architecture, trained: Trained, folder: Path) -> Path:
+    def compile(
+        self, architecture: Architecture, trained: Trained, folder: Path
+    ) -> tuple[Path, Architecture]:
         """See `Workbench`; raises `NumericsError` where no device here can check the numbers."""
         bundle = folder / "model.canao"
         bundle.unlink(missing_ok=True)
-        compile_model(
+        report = compile_model(
             trained.directory,
             target=self._target,
             seq_len=architecture.seq_len,
             output=bundle,
             require_verified=True,
         )
-        return bundle
+        described = report.bundle.manifest.architecture(self._target, architecture.seq_len)
+        return bundle, Architecture.from_json(described)
+
+    def evaluate(self, architecture: Architecture, bundle: Path, device: str) -> Judged:
+        """See `Workbench`."""
+        found = evaluate(
+            bundle,
+            self._judged["dev"] or self._judged["data"],
+            split=self._judged["split"],
+            metric=self._judged["metric"],
+            device=device,
+            target=self._target,
+            threads=self._threads,
+            seq_len=architecture.seq_len,
+            timeout=_TIMEOUT,
+        )
+        return Judged(device=device, metric=found.value, interval=found.interval)
 
     def teacher(self, folder: Path, seq_len: int) -> Path:
         """The teacher as it is, compiled for texts of ``seq_len`` tokens."""
@@ -211,6 +229,7 @@ def _recorded(
         relative=found.relative,
         relative_interval=None if found.emulated else found.relative_interval,
         median_ms=found.median_ms,
+        dispatches=times_of(found.dispatches),
         calls=tuple(name for name, _ in module.calls),
         stable=found.stable,
         peak_bytes=found.peak_bytes,
@@ -227,7 +246,5 @@ def _measure(
     )
     if found.numerics_ok is False:
         raise NumericsError(f"On {device} its numbers differ from PyTorch's.")
-    # The measurement counts without its row; a full disk is told where the study is written.
-    with contextlib.suppress(InputError):
-        store.add_of(opened, found)
+    store.add_of(opened, found)
     return found

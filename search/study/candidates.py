@@ -19,7 +19,7 @@ def candidates(trials: Mapping[int, Trial], specification: Specification) -> lis
         if trial.finding is None or trial.outcome.accuracy is None or trial.same_as is not None:
             continue
         limit, room = specification.latency_ms, specification.memory_bytes
-        if limit is not None and trial.finding.latency_interval[0] > limit:
+        if limit is not None and trial.finding.latency_least > limit:
             continue
         if room is not None and trial.finding.memory_least > room:
             continue

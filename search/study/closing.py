@@ -54,7 +54,7 @@ def hold(
         store=TimingStore(folder.timings),
         tell=tell,
     )
-    pool = DevicePool[Measured](plan.devices, available=lambda name: get(name).info().available)
+    pool = DevicePool[Any](plan.devices, available=lambda name: get(name).info().available)
     here = _devices(folder)
     teacher = _teacher(folder, str(estimator.teacher), bench, pool, here, tell)
     known = calibration_of(folder)
@@ -93,7 +93,7 @@ def _teacher(
     folder: StudyFolder,
     directory: str,
     bench: Bench,
-    pool: DevicePool[Measured],
+    pool: DevicePool[Any],
     here: Mapping[str, str],
     tell: Callable[[str], None],
 ) -> dict[str, Any]:

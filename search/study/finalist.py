@@ -13,16 +13,16 @@ from ..space.architecture import Architecture
 from .measured import Measured, worst
 from .typed import damaged, read_as, read_fields, read_file
 
-__all__ = ["Finalist", "Trained"]
+__all__ = ["Finalist", "Judged", "Trained"]
 
-_VERSION = 1
+_VERSION = 2
 _FILE = "finalist.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A trained model: ``metric`` on the development split with its 95 % interval; ``held``: on
-    the rows held out of training, by which finalists are chosen."""
+    """A trained model: ``metric`` on the development split in PyTorch, with its 95 % interval;
+    ``held``: on the rows held out of training, by which finalists are chosen."""
 
     directory: str
     name: str
@@ -45,12 +45,31 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Judged:
+    """``metric`` on the development split, with its 95 % interval, of what ran on ``device``."""
+
+    device: str
+    metric: float
+    interval: tuple[float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**vars(self), "interval": list(self.interval)}
+
+    @classmethod
+    def from_json(cls, value: object) -> Judged:
+        """The inverse of `to_json`; raises `InputError` where it is none."""
+        return read_as(cls, value, "a model's metric on a device")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finalist:
     """``trial``: its number in the search, where ``estimate`` was its accuracy and
     ``predicted_ms`` its latency. ``screened``: measured with inherited weights. ``adapted``: its
     accuracy after a few steps of training, where it was asked for. ``trained``, then
-    ``bundle`` and ``measured`` (more than once): after full training. ``refused``: why it is,
-    empty where it is not.
+    ``bundle`` with the architecture ``compiled``, ``measured`` (more than once) and ``judged``
+    (by the bundle on the device; None on an emulated one): after full training. ``refused``: why
+    it is, empty where it is not.
     """
 
     trial: int
@@ -62,7 +81,9 @@ class Finalist:
     adapted: float | None = None
     trained: Trained | None = None
     bundle: str | None = None
+    compiled: Architecture | None = None
     measured: tuple[Measured, ...] = ()
+    judged: Judged | None = None
     refused: tuple[str, ...] = ()
 
     @property
@@ -76,9 +97,22 @@ class Finalist:
         return self.estimate if self.adapted is None else max(self.estimate, self.adapted)
 
     @property
+    def metric(self) -> float | None:
+        """On the development split: on the device, else in PyTorch; None before it was trained."""
+        if self.judged is not None:
+            return self.judged.metric
+        return None if self.trained is None else self.trained.metric
+
+    @property
     def passed(self) -> bool:
         """Whether it went through everything."""
-        return bool(self.measured) and not self.refused
+        told = bool(self.measured) and (self.judged is not None or self.emulated)
+        return told and not self.refused
+
+    @property
+    def emulated(self) -> bool:
+        """Whether an emulator measured it."""
+        return any(one.emulated for one in self.measured)
 
     @property
     def held(self) -> float:
@@ -111,7 +145,9 @@ class Finalist:
             "predicted_interval": list(self.predicted_interval),
             "screened": None if self.screened is None else self.screened.to_json(),
             "trained": None if self.trained is None else self.trained.to_json(),
+            "compiled": None if self.compiled is None else self.compiled.to_json(),
             "measured": [one.to_json() for one in self.measured],
+            "judged": None if self.judged is None else self.judged.to_json(),
             "refused": list(self.refused),
         }
 

@@ -2,9 +2,9 @@
 
 What is cheap comes first: the most promising trials are compiled with the weights they inherit,
 and measured; those that are fast and small enough are trained for a few steps (`screening`). The
-most accurate of them are trained in full, compiled, checked against PyTorch and measured again,
-twice. Whoever misses a limit is refused,
-and the next one is trained, until as many passed as were asked for.
+most accurate of them are trained in full, compiled, checked against PyTorch, measured again
+(twice), and evaluated on the device. Whoever misses a limit is refused, and the next one is
+trained, until as many passed as were asked for, or three times as many were trained.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ...errors import CanaoError
 from .candidates import candidates
@@ -40,10 +42,11 @@ _TIMES = 2
 @dataclass(frozen=True, kw_only=True)
 class Finals:
     """Everyone that came so far, the best one first among those that passed. ``drift``: measured
-    over predicted latency, the median of all."""
+    over predicted latency, the median of all. ``untried``: how many more might have passed."""
 
     finalists: tuple[Finalist, ...]
     drift: float
+    untried: int = 0
 
     @property
     def passed(self) -> list[Finalist]:
@@ -58,7 +61,7 @@ def hold_finals(
     folder: StudyFolder,
     trials: Mapping[int, Trial],
     bench: Workbench,
-    pool: DevicePool[Measured],
+    pool: DevicePool[Any],
     *,
     teacher: float,
     here: Mapping[str, str],
@@ -92,7 +95,8 @@ def hold_finals(
         drift = 1.0 if again else _drift(entrants)
         if again:
             order = candidates({trial.number: trial for trial in again}, plan.specification)
-    return Finals(finalists=tuple(entrants), drift=_drift(entrants))
+    waiting = sum(not one.refused and one.trained is None for one in entrants)
+    return Finals(finalists=tuple(entrants), drift=_drift(entrants), untried=len(order) + waiting)
 
 
 def _enough(entrants: Sequence[Finalist], wanted: int) -> bool:
@@ -109,9 +113,7 @@ def _next(
     likely = [
         trial
         for trial in order
-        if limit is None
-        or trial.finding is None
-        or trial.finding.latency_interval[0] * drift <= limit
+        if limit is None or trial.finding is None or trial.finding.latency_least * drift <= limit
     ]
     return likely[:count], likely[count:]
 
@@ -138,7 +140,7 @@ def _finish(
     folder: StudyFolder,
     one: Finalist,
     bench: Workbench,
-    pool: DevicePool[Measured],
+    pool: DevicePool[Any],
     teacher: float,
     here: Mapping[str, str],
     tell: Callable[[str], None],
@@ -160,11 +162,19 @@ def _finish(
         if errors:
             return one.replace(refused=(f"could not be measured: {errors[0]}",)).save(place)
         one = one.replace(measured=tuple(r for r in results if isinstance(r, Measured)))
+    # An emulator would take hours; there the numbers were checked against PyTorch's.
+    if not one.refused and one.judged is None and not one.emulated:
+        one.save(place)
+        tell(f"evaluating trial {one.trial} on the device")
+        (judged,) = pool.run([partial(bench.evaluate, one.architecture, Path(str(one.bundle)))])
+        if isinstance(judged, CanaoError):
+            return one.replace(refused=(f"could not be evaluated: {judged}",)).save(place)
+        one = one.replace(judged=judged)
     if not one.refused and one.trained is not None:
         reasons = strangers(one.measured, here) or misses(
             specification,
             one.measured,
-            metric=one.trained.metric,
+            metric=one.metric,
             teacher=teacher,
             name=one.trained.name,
         )
@@ -179,4 +189,5 @@ def _is_compiled(one: Finalist) -> bool:
 
 def _compiled(one: Finalist, bench: Workbench, place: Path) -> Finalist:
     assert one.trained is not None
-    return one.replace(bundle=str(bench.compile(one.architecture, one.trained, place)))
+    bundle, compiled = bench.compile(one.architecture, one.trained, place)
+    return one.replace(bundle=str(bundle), compiled=compiled)

@@ -99,14 +99,16 @@ class JournalFile(BaseJournalBackend):
                 body = json.dumps(log, separators=(",", ":")).encode()[:-1]
                 chain = _next(chain, body)
                 text += body + f',"{_CHAIN}":"{chain}"}}\n'.encode()
-            try:
-                os.ftruncate(descriptor, place)
-                _write(descriptor, text, place)
-                os.fsync(descriptor)
-            except BaseException:  # a full disk, Ctrl-C: all lines or none
-                os.ftruncate(descriptor, place)
-                raise
-            self._keep_end(len(self._marks) - 1 + len(logs), chain)
+            with os_errors(f"writing {self.path}"):
+                try:
+                    os.ftruncate(descriptor, place)
+                    _write(descriptor, text, place)
+                    os.fsync(descriptor)
+                except BaseException:  # a full disk, Ctrl-C: all lines or none
+                    os.ftruncate(descriptor, place)
+                    raise
+            with os_errors(f"writing {self._end}"):
+                self._keep_end(len(self._marks) - 1 + len(logs), chain)
 
     @contextlib.contextmanager
     def _locked(self, flags: int, lock: int) -> Iterator[int]:
@@ -117,7 +119,8 @@ class JournalFile(BaseJournalBackend):
         with os_errors(f"opening {self.path}"):
             descriptor = os.open(self.path, flags | os.O_CLOEXEC)
         try:
-            fcntl.flock(descriptor, lock)
+            with os_errors(f"locking {self.path}"):
+                fcntl.flock(descriptor, lock)
             yield descriptor
         finally:
             os.close(descriptor)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from .finalist import Finalist
+from .finals import Finals
 from .specification import Specification
 from .trial import Trial
 from .units import enough_latency, enough_loss, enough_memory, shown_memory
@@ -20,11 +21,19 @@ Need = tuple[str, float, str]
 
 def nearest(
     trials: Mapping[int, Trial],
-    finalists: Sequence[Finalist],
+    finals: Finals,
     specification: Specification,
     teacher: Mapping[str, float],
 ) -> str:
-    """One sentence, whose options are enough for the model that it names as it was measured."""
+    """One sentence, whose options are enough for the model that it names as it was measured; a
+    second one where not everyone was tried."""
+    finalists, more = finals.finalists, ""
+    if finals.untried:
+        done = sum(one.trained is not None for one in finalists)
+        more = (
+            f" {done} were trained, and {finals.untried} more may meet it: a study with more "
+            "--finalists, in another directory, trains more."
+        )
     start = f"No model meets the specification ({specification})"
     measured = [one for one in finalists if one.last]
     needs = [(_needs(one, specification, teacher["metric"]), one) for one in measured]
@@ -42,19 +51,21 @@ def nearest(
     if offers:
         fewest = min(map(len, offers))
         told = [text for names, (_, text) in offers.items() if len(names) == fewest]
-        return f"{start}: {'; '.join(told)}."
+        return f"{start}: {'; '.join(told)}.{more}"
     refused = next((one for one in finalists if one.refused), None)
     if refused is not None:
         reason = refused.refused[0].rstrip(".")
         return (
             f"{start}: of {len(finalists)} that were compiled none passed, trial {refused.trial} "
-            f"because: {reason}; give more --trials, or another --space."
+            f"because: {reason}; give more --trials, or another --space.{more}"
         )
-    return f"{start}: {_predicted(trials, specification)}."
+    return f"{start}: {_predicted(trials, specification)}.{more}"
 
 
 def _needs(one: Finalist, specification: Specification, teacher: float) -> list[Need]:
     """Empty where no limit that gives way would do."""
+    if one.trained is not None and not one.measured:
+        return []  # what was trained could not be compiled or measured
     found: list[Need] = []
     measured = one.measured or ((one.screened,) if one.screened else ())
     limit, room, allowed = (
@@ -72,8 +83,8 @@ def _needs(one: Finalist, specification: Specification, teacher: float) -> list[
             return []  # no limit to a memory that nobody can tell will do
         if (peak := max(peaks)) > room:
             found.append(("memory", peak / room - 1, f"--memory {enough_memory(peak * _MARGIN)}"))
-    if allowed is not None and one.trained is not None:
-        loss = teacher - one.trained.metric
+    if allowed is not None and one.metric is not None:
+        loss = teacher - one.metric
         if loss > allowed:
             # In points, whose share of what is allowed may be anything.
             option = f"--max-loss {enough_loss(loss + _POINTS)}"

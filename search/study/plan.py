@@ -9,6 +9,7 @@ from typing import Any
 
 from ...compiler.compression import fields
 from ...errors import InputError
+from ...runtime_harness.protocol import PROTOCOL
 from ..controllers import CONTROLLERS
 from ..space.space import ArchitectureSpace
 from ..training.options import TrainingOptions
@@ -16,19 +17,22 @@ from .specification import Specification
 
 __all__ = ["StudyPlan"]
 
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPlan:
-    """``model`` and ``data``: digests of the teacher's or model's files and of the rows trained
-    on. ``devices`` are of one kind: what is measured on one holds for all; which of them a machine
-    has decides nothing, their kind (what stands before a colon) does. ``finalists``: how many
-    are trained in full. ``predictor``: the digest of the predictor's file, if one was given.
+    """``model``, ``data`` and ``dev``: digests of the teacher's or model's files, of the rows
+    trained on and of those that ``metric`` is read on. ``devices`` are of one kind: what is
+    measured on one holds for all; which of them a machine has decides nothing, their kind (what
+    stands before a colon) does. ``finalists``: how many are trained in full. ``predictor``: the
+    digest of the predictor's file, if one was given. ``protocol``: the version of measuring.
     """
 
     model: str
     data: str
+    dev: str
+    metric: str
     devices: tuple[str, ...]
     target: str
     threads: int
@@ -39,9 +43,10 @@ class StudyPlan:
     finalists: int
     options: TrainingOptions = field(default_factory=TrainingOptions)
     predictor: str | None = None
+    protocol: int = PROTOCOL
 
     def __post_init__(self) -> None:
-        for name, least in (("threads", 1), ("seed", 0), ("finalists", 1)):
+        for name, least in (("threads", 1), ("seed", 0), ("finalists", 1), ("protocol", 1)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise InputError(f"{name} must be a whole number from {least} on, not {value!r}.")
@@ -96,7 +101,7 @@ class StudyPlan:
         missing = [name for name in cls.__dataclass_fields__ if name not in found]
         if missing:
             raise InputError(f"{missing[0]} is missing from the plan.")
-        for name in ("model", "data", "target", "controller"):
+        for name in ("model", "data", "dev", "metric", "target", "controller"):
             found[name] = fields.text(found[name], name)
         if found["predictor"] is not None:
             found["predictor"] = fields.text(found["predictor"], "predictor")

@@ -18,7 +18,7 @@ def fastest(space: ArchitectureSpace, problem: Problem, seed: int) -> tuple[floa
     looked = [*_extremes(space), *(space.sample(rng) for _ in range(128))]
     found = problem.predict(looked)
     return (
-        min(one.latency_interval[0] for one in found),
+        min(one.latency_least for one in found),
         min(one.memory_least for one in found),
     )
 

@@ -125,10 +125,10 @@ class Problem:
     def _surely(self, finding: Finding) -> str:
         """Why a finding misses the specification even if all goes well; empty if it may not."""
         limit, room = self._specification.latency_ms, self._specification.memory_bytes
-        if limit is not None and finding.latency_interval[0] > limit:
+        if limit is not None and finding.latency_least > limit:
             return (
                 f"predicted at {finding.latency_ms:.3g} ms, and hardly below "
-                f"{finding.latency_interval[0]:.3g} ms"
+                f"{finding.latency_least:.3g} ms"
             )
         if room is not None and finding.memory_least > room:
             return (

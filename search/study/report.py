@@ -41,7 +41,8 @@ def write_study_report(
     others = [StudyFolder.open(other) for other in compare]
     named = [(_name(one), looked_at(one)) for one in others]
     best = None if result is None else result.best
-    shapes = [] if best is None else [Architecture.from_json(best["architecture"])]
+    made = None if best is None else best["compiled"] or best["architecture"]
+    shapes = [] if made is None else [Architecture.from_json(made)]
     precisions = sorted(
         {
             a.layers[n].form(k).precision
@@ -177,6 +178,8 @@ def _warnings(result: StudyResult | None) -> list[str]:
     found = []
     if any(row["emulated"] for row in result.measured):
         found.append("Latencies are of an emulated device: no times of real silicon.")
+    if outside := next((row["outside"] for row in result.measured if row["outside"]), ""):
+        found.append(f"Predictions marked as outside are of what was never measured: {outside}.")
     if result.best is not None and not result.best["stable"]:
         found.append("The measurements of the chosen model were not stable: measure it again.")
     return found
@@ -201,7 +204,7 @@ def _measured(row: Mapping[str, Any], best: Mapping[str, Any] | None) -> tuple[s
         f"{row['loss']:.2f}" if trained else "",
         f"{row['latency_ms']:.3g}" + (" (emulated)" if row["emulated"] else ""),
         f"{low:.3g} to {high:.3g}",
-        f"{row['predicted_ms']:.3g}",
+        f"{row['predicted_ms']:.3g}" + (" (outside)" if row["outside"] else ""),
         "" if row["memory_bytes"] is None else shown_memory(row["memory_bytes"]),
         f"{row['params'] / 1e6:.2f} M" if trained else "",
         verdict,

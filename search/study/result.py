@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import InputError
 from ..space.architecture import Architecture
-from .finalist import Finalist
+from .finalist import Finalist, Judged
 from .finals import Finals
 from .folder import StudyFolder
 from .measured import Measured
@@ -21,7 +21,7 @@ from .typed import read_fields, read_row
 
 __all__ = ["TEACHER", "StudyResult", "measured_front", "none_possible", "result_of"]
 
-_VERSION = 2
+_VERSION = 3
 _Interval = tuple[float, float]
 TEACHER = {"name": str, "metric": float, "interval": _Interval, "measured": Measured}
 """What is known of a teacher, at least, and of which types."""
@@ -32,6 +32,7 @@ _MEASURED = {
     "estimate_interval": _Interval | None,
     "predicted_ms": float,
     "predicted_interval": _Interval,
+    "outside": str,
     "latency_ms": float,
     "latency_interval": _Interval,
     "memory_bytes": int | None,
@@ -46,6 +47,8 @@ _TRAINED = {
     "metric": str,
     "accuracy": float,
     "accuracy_interval": _Interval,
+    "accuracy_on": str,
+    "compiled": Architecture | None,
     "loss": float,
     "params": int,
 }
@@ -155,7 +158,7 @@ def result_of(
         specification=specification,
         trials=len(trials),
         drift=round(finals.drift, 4),
-        message="" if best else nearest(trials, finals.finalists, specification, teacher),
+        message="" if best else nearest(trials, finals, specification, teacher),
         **facts,
     )
 
@@ -209,6 +212,7 @@ def _row(one: Finalist, teacher: float, trials: Mapping[int, Trial]) -> dict[str
         "estimate_interval": _listed(finding.accuracy_interval if finding else None),
         "predicted_ms": one.predicted_ms,
         "predicted_interval": list(one.predicted_interval),
+        "outside": finding.outside if finding else "",
         "latency_ms": last.latency_ms,
         "latency_interval": list(last.interval),
         "memory_bytes": max(peaks) if peaks else None,
@@ -221,12 +225,15 @@ def _row(one: Finalist, teacher: float, trials: Mapping[int, Trial]) -> dict[str
         "passed": one.passed,
     }
     if trained is not None:
+        judged = one.judged or trained
         found |= {
             "model": trained.directory,
+            "compiled": None if one.compiled is None else one.compiled.to_json(),
             "metric": trained.name,
-            "accuracy": trained.metric,
-            "accuracy_interval": list(trained.interval),
-            "loss": round(teacher - trained.metric, 4),
+            "accuracy": judged.metric,
+            "accuracy_interval": list(judged.interval),
+            "accuracy_on": judged.device if isinstance(judged, Judged) else "PyTorch",
+            "loss": round(teacher - judged.metric, 4),
             "held": trained.held,
             "params": trained.params,
             "flops": trained.flops,

@@ -9,9 +9,11 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import NoReturn
 
 from ...errors import CanaoError
 from ..controllers import Controller, make
@@ -31,7 +33,9 @@ started for it, so it must be a function of a module."""
 
 _POLL = 0.3
 _MOST_DEATHS = 9
+# A worker that stops for a reason adds its error's own code to this.
 _REFUSED = 66
+_CODES = range(1, 10)
 _PR_SET_PDEATHSIG = 1
 
 
@@ -134,8 +138,10 @@ def _supervise(
         for place, member in enumerate(crew.members):
             if member.exitcode in (None, 0):
                 continue
-            if member.exitcode == _REFUSED:
-                raise CanaoError("A worker stopped with the error above; the study can go on.")
+            if (code := member.exitcode - _REFUSED) in _CODES:
+                error = CanaoError("A worker stopped with the error above; the study can go on.")
+                error.exit_code = code
+                raise error
             deaths += 1
             ledger.bury_process(member.pid or 0)
             if deaths > _MOST_DEATHS:
@@ -153,9 +159,18 @@ def _member(path: Path, evaluator: MakeEvaluator, parent: int, count: int) -> No
     try:
         _work(StudyFolder.open(path), evaluator, None)
     except CanaoError as error:
-        sys.stderr.write(f"canao: {error}\n")
-        sys.stderr.flush()
-        os._exit(_REFUSED)
+        _stop(str(error), error.exit_code)
+    except MemoryError:
+        raise  # as if the kernel had killed it: another may have more
+    except Exception as error:
+        traceback.print_exc()
+        _stop(f"unexpected {type(error).__name__}: {error}", CanaoError.exit_code)
+
+
+def _stop(why: str, code: int) -> NoReturn:
+    sys.stderr.write(f"canao: {why}\n")
+    sys.stderr.flush()
+    os._exit(_REFUSED + code)
 
 
 def _die_with(parent: int) -> None:

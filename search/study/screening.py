@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ...errors import CanaoError, NumericsError
 from .finalist import Finalist
@@ -23,7 +24,7 @@ def screen(
     folder: StudyFolder,
     batch: Sequence[Trial],
     bench: Workbench,
-    pool: DevicePool[Measured],
+    pool: DevicePool[Any],
     *,
     here: Mapping[str, str],
     wanted: int,
@@ -84,7 +85,9 @@ def _on_these(one: Finalist, here: Mapping[str, str]) -> Finalist:
     measured = [*([one.screened] if one.screened else []), *one.measured]
     if not strangers(measured, here):
         return one
-    return one.replace(screened=None, bundle=None, measured=(), refused=())
+    return one.replace(
+        screened=None, bundle=None, compiled=None, measured=(), judged=None, refused=()
+    )
 
 
 def _adapted(one: Finalist, bench: Workbench) -> Finalist:

@@ -14,6 +14,7 @@ from .typed import read_as, read_fields
 __all__ = ["Finding", "Trial"]
 
 _VERSION = 1
+_CHANCE = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,13 @@ class Finding:
     accuracy_interval: tuple[float, float] | None = None
     accuracy_kind: str = ""
     outside: str = ""
+
+    @property
+    def latency_least(self) -> float:
+        """The least that the latency may be. Outside of what was measured an interval promises
+        nothing, so that much is left to chance."""
+        low = self.latency_interval[0]
+        return low / _CHANCE if self.outside else low
 
     @property
     def memory_least(self) -> int:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from ...errors import CompileError, DeviceError, InputError, NumericsError
 from ..space.architecture import Architecture
-from .finalist import Finalist, Trained
+from .finalist import Finalist, Judged, Trained
 from .measured import Measured
 
 __all__ = ["INHERITED", "Workbench", "job", "tried"]
@@ -29,11 +29,17 @@ class Workbench(Protocol):
     def train(self, architecture: Architecture, folder: Path) -> Trained:
         """Train it in full; goes on where it was killed."""
 
-    def compile(self, architecture: Architecture, trained: Trained, folder: Path) -> Path:
-        """Compile a trained model and check its numbers; the bundle."""
+    def compile(
+        self, architecture: Architecture, trained: Trained, folder: Path
+    ) -> tuple[Path, Architecture]:
+        """Compile a trained model and check its numbers; the bundle, and the architecture in it,
+        of which layers may be wider than asked."""
 
     def measure(self, bundle: Path, device: str) -> Measured:
         """Measure a bundle."""
+
+    def evaluate(self, architecture: Architecture, bundle: Path, device: str) -> Judged:
+        """The metric of a bundle, run on a device."""
 
 
 def tried(one: Finalist, step: Callable[[], Finalist]) -> Finalist:

@@ -113,11 +113,22 @@ def test_it_survives_a_file(tmp_path: Path) -> None:
     assert same(trained(), again)
     assert again.setting == trained().setting
     assert again.trained_on == trained().trained_on
-    assert json.loads(path.read_text())["version"] == 2
+    assert json.loads(path.read_text())["version"] == 3
     assert "Tree=0" in path.read_text()
     assert [place.name for place in tmp_path.iterdir()] == ["predictor.json"]
     with pytest.raises(InputError, match="must be a file"):
         trained().save(tmp_path / "nowhere" / "predictor.json")
+
+
+@pytest.mark.parametrize("what", ["columns", "terms"])
+def test_what_its_numbers_stand_for_is_told_by_name(what: str, tmp_path: Path) -> None:
+    path = trained().save(tmp_path / "predictor.json")
+    found = json.loads(path.read_text())
+    names = found["model"][what]
+    found["model"][what] = [names[1], names[0], *names[2:]]  # as many, of another order
+    path.write_text(json.dumps(found))
+    with pytest.raises(InputError, match="other features of programs"):
+        LatencyPredictor.load(path)
 
 
 def test_far_from_all_that_was_measured_it_says_so() -> None:
@@ -288,6 +299,7 @@ def test_a_hostile_file_is_refused_or_harmless(data: st.DataObject, other: Any) 
         b"{" * 100_000,
         b'{"version": 1}',
         b'{"version": 2}',
+        b'{"version": 3}',
         b"1e400",
     ],
 )

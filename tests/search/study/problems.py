@@ -12,6 +12,7 @@ import signal
 import time
 from pathlib import Path
 
+from canao.errors import DeviceError
 from canao.search.controllers import Outcome
 from canao.search.space.architecture import Architecture
 from canao.search.study.folder import StudyFolder
@@ -20,7 +21,7 @@ from canao.search.study.specification import Specification
 from canao.search.study.trial import Finding
 from tests.search.controllers.synthetic import accuracy_of, latency_of, small_space
 
-__all__ = ["ASKED", "Judge", "judge", "plan", "study"]
+__all__ = ["ASKED", "Judge", "faulty", "judge", "plan", "study", "unreachable"]
 
 
 ASKED = {
@@ -77,10 +78,20 @@ def judge(folder: StudyFolder) -> Judge:
     return Judge(folder.plan.specification.latency_ms)
 
 
+def unreachable(folder: StudyFolder) -> Judge:
+    raise DeviceError("The device is gone.")
+
+
+def faulty(folder: StudyFolder) -> Judge:
+    raise ZeroDivisionError("a fault of ours")
+
+
 def plan(**changes: object) -> StudyPlan:
     fields: dict[str, object] = {
         "model": "m",
         "data": "d",
+        "dev": "e",
+        "metric": "accuracy",
         "devices": ("local",),
         "target": "host",
         "threads": 1,

@@ -115,7 +115,7 @@ def test_damaged_finalists(whole: StudyFolder, tmp_path: Path, data: st.DataObje
         ({"trials": 0}, "trials must be"),
         ({"storage": 3}, "storage of a study must be a text"),
         ({"version": 1}, "is of version 1, and this canao reads 2"),
-        ({"plan": {}}, "version of the plan must be 2"),
+        ({"plan": {}}, "version of the plan must be 3"),
     ],
 )
 def test_damaged_plans(
@@ -152,7 +152,7 @@ def test_results_that_cannot_be(whole: StudyFolder) -> None:
     good = json.loads(whole.result.read_text(encoding="utf-8"))
     assert StudyResult.from_json(good).to_json() == good
     for changes, words in (
-        ({"version": 1}, "version of a result is not 2"),
+        ({"version": 1}, "version of a result is not 3"),
         ({"teacher": {}}, "name of the teacher is missing"),
         ({"best": {**good["best"], "trained": False}}, "the best model was not trained"),
         ({"teacher": None}, "the best model was not trained"),

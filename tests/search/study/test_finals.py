@@ -21,7 +21,7 @@ from canao.search.space.architecture import Architecture
 from canao.search.study.baselines import baseline_rows
 from canao.search.study.calibration import Calibration
 from canao.search.study.candidates import candidates
-from canao.search.study.finalist import Finalist, Trained
+from canao.search.study.finalist import Finalist, Judged, Trained
 from canao.search.study.finals import Finals, hold_finals
 from canao.search.study.folder import StudyFolder
 from canao.search.study.guarantee import misses
@@ -65,6 +65,7 @@ class Bench:
         self.slower = slower
         self.broken = broken
         self.diverging: tuple[int, ...] = ()
+        self.worse = 0.0  # on the device than in PyTorch
         self.gains: dict[str, float] = {}
         self.fingerprint = HERE["local"]
         self.done: list[str] = []
@@ -96,17 +97,24 @@ class Bench:
             seconds=1.0,
         )
 
-    def compile(self, architecture: Architecture, trained: Trained, folder: Path) -> Path:
+    def compile(
+        self, architecture: Architecture, trained: Trained, folder: Path
+    ) -> tuple[Path, Architecture]:
         self.done.append(f"compile {architecture.digest}")
         if len(architecture.layers) in self.broken:
             raise NumericsError("The outputs differ.")
         self._architectures[folder / "model.canao"] = architecture
-        return folder / "model.canao"
+        return folder / "model.canao", architecture
 
     def measure(self, bundle: Path, device: str) -> Measured:
         self.done.append(f"measure {bundle.name}")
         latency = self.slower * latency_of(self._architectures[bundle])
         return measured(latency, fingerprint=self.fingerprint)
+
+    def evaluate(self, architecture: Architecture, bundle: Path, device: str) -> Judged:
+        self.done.append(f"evaluate {bundle.name}")
+        metric = accuracy_of(architecture) + 1.5 - self.worse
+        return Judged(device=device, metric=metric, interval=(metric - 1, metric + 1))
 
     def count(self, what: str) -> int:
         return sum(entry.startswith(what) for entry in self.done)
@@ -280,9 +288,15 @@ class Mortal(Bench):
         self._live()
         return super().train(architecture, folder)
 
-    def compile(self, architecture: Architecture, trained: Trained, folder: Path) -> Path:
+    def compile(
+        self, architecture: Architecture, trained: Trained, folder: Path
+    ) -> tuple[Path, Architecture]:
         self._live()
         return super().compile(architecture, trained, folder)
+
+    def evaluate(self, architecture: Architecture, bundle: Path, device: str) -> Judged:
+        self._live()
+        return super().evaluate(architecture, bundle, device)
 
     def _live(self) -> None:
         if len(self.done) == self.last:
@@ -295,7 +309,7 @@ def test_killed_at_any_step_the_finals_go_on_with_the_next(tmp_path: Path) -> No
     shutil.copytree(tmp_path / "trials", tmp_path / "whole")
     whole = Bench()
     _, expected = found(StudyFolder.open(tmp_path / "whole"), whole)
-    kinds = {"inherit", "adapt", "train", "compile", "measure"}
+    kinds = {"inherit", "adapt", "train", "compile", "measure", "evaluate"}
     assert {step.split()[0] for step in whole.done} == kinds
     for last in range(len(whole.done)):
         place = tmp_path / f"killed-{last}"
@@ -306,7 +320,10 @@ def test_killed_at_any_step_the_finals_go_on_with_the_next(tmp_path: Path) -> No
             found(StudyFolder.open(place), first)
         _, finals = found(StudyFolder.open(place), second)
         facts = [
-            [(one.trial, one.screened, one.measured, one.refused) for one in each.finalists]
+            [
+                (one.trial, one.screened, one.measured, one.judged, one.refused)
+                for one in each.finalists
+            ]
             for each in (finals, expected)
         ]
         assert facts[0] == facts[1]
@@ -378,6 +395,61 @@ def test_wrong_numbers_are_refused_and_the_next_is_trained(tmp_path: Path) -> No
     assert all(len(one.architecture.layers) != depth for one in finals.passed)
     stages = {row["stage"] for row in told(trials, finals, given).refused}
     assert "trained" in stages
+
+
+def test_what_is_worse_on_the_device_is_refused(tmp_path: Path) -> None:
+    """The guarantee is of the bundle on the device, not of the model in PyTorch."""
+    sound, worse = Bench(), Bench()
+    worse.worse = 30.0
+    given = Specification(latency_ms=0.8, max_loss=20.0)
+    trials, finals = found(begun(tmp_path / "s", given), sound)
+    assert finals.passed
+    assert sound.count("evaluate") == sum(one.trained is not None for one in finals.finalists)
+    best = told(trials, finals, given).best
+    assert best is not None
+    assert best["accuracy_on"] == "local"
+    trials, finals = found(begun(tmp_path / "t", given), worse)
+    assert not finals.passed
+    trained = [one for one in finals.finalists if one.trained]
+    assert len(trained) == 6
+    for one in trained:
+        assert one.trained is not None
+        assert one.metric == pytest.approx(one.trained.metric - 30.0)
+        assert "below the teacher's 75.00, and 20 are allowed" in one.refused[0]
+    message = told(trials, finals, given).message
+    assert f" 6 were trained, and {finals.untried} more may meet it: " in message
+    assert finals.untried > 0
+
+
+def test_an_emulated_device_is_not_asked_for_the_accuracy(tmp_path: Path) -> None:
+    class Emulated(Bench):
+        def measure(self, bundle: Path, device: str) -> Measured:
+            return dataclasses.replace(super().measure(bundle, device), emulated=True)
+
+    bench, given = Emulated(), Specification(latency_ms=0.8, max_loss=20.0)
+    trials, finals = found(begun(tmp_path / "s", given), bench)
+    assert finals.passed
+    assert bench.count("evaluate") == 0
+    best = told(trials, finals, given).best
+    assert best is not None
+    assert best["accuracy_on"] == "PyTorch"
+
+
+def test_layers_are_told_as_they_were_compiled(tmp_path: Path) -> None:
+    """Calibration may keep a layer wider than asked."""
+
+    class Wider(Bench):
+        def compile(
+            self, architecture: Architecture, trained: Trained, folder: Path
+        ) -> tuple[Path, Architecture]:
+            bundle, _ = super().compile(architecture, trained, folder)
+            return bundle, dataclasses.replace(architecture, rest="bf16")
+
+    given = Specification(latency_ms=0.8)
+    trials, finals = found(begun(tmp_path / "s", given), Wider())
+    best = told(trials, finals, given).best
+    assert best is not None
+    assert best["compiled"] != best["architecture"]
 
 
 @pytest.mark.parametrize(
@@ -637,7 +709,8 @@ def test_the_page_has_baselines_beside_the_predictor(tmp_path: Path) -> None:
     )
     folder.calibration.write_text(json.dumps(known.to_json()), encoding="utf-8")
     rows = {row[0]: row[1:] for row in baseline_rows(folder, result)}
-    assert list(rows) == ["predictor", "flops", "neural net"]
+    assert list(rows) == ["predictor", "flops", "neural net", "look-up"]
+    assert rows.pop("look-up") == ("no dispatch was timed", "", "", "")
     assert {row[0] for row in rows.values()} == {"24"}
     assert rows["predictor"][1] == "0.0%"  # the finalists took what was predicted
     folder.result.write_text(json.dumps(result.to_json()), encoding="utf-8")

@@ -51,7 +51,7 @@ class Absent:
 def around(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Stubs of what takes a model, data or a device; trials are real."""
     devices.register("phone", Absent, replace=True)  # type: ignore[arg-type]
-    task = SimpleNamespace(head="h", num_labels=2, lower_is_better=False)
+    task = SimpleNamespace(head="h", num_labels=2, lower_is_better=False, primary="accuracy")
     rows = SimpleNamespace(rows=[])
     replaced: dict[str, Any] = {
         "read_data": lambda *_: (task, rows, rows),

@@ -15,7 +15,7 @@ import optuna
 import pytest
 from optuna.storages._grpc.server import make_server
 
-from canao.errors import InputError
+from canao.errors import CanaoError, InputError
 from canao.search.study.folder import StudyFolder
 from canao.search.study.ledger import Ledger
 from canao.search.study.liveness import Watch, Worker
@@ -23,14 +23,14 @@ from canao.search.study.running import looked_at, opened, run_trials
 from canao.search.study.storage import open_storage
 from canao.search.study.trial import Trial
 from canao.search.study.work import trials_of
-from tests.search.study.problems import judge, study
+from tests.search.study.problems import faulty, judge, study, unreachable
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = """
 import sys
 from pathlib import Path
 from canao.search.study.running import run_trials
-from tests.search.study.problems import judge, study
+from tests.search.study.problems import faulty, judge, study, unreachable
 url = sys.argv[4] if len(sys.argv) > 4 else None
 folder = study(Path(sys.argv[1]), int(sys.argv[2]), url, controller=sys.argv[3])
 run_trials(folder, judge)
@@ -153,6 +153,21 @@ def test_a_process_that_dies_has_its_trial_done_by_another(
         assert trial.finding is None
         assert trial.outcome.reason == "its evaluation ended 3 processes"
     assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize(("maker", "code"), [(unreachable, 5), (faulty, 1)])
+def test_a_worker_that_stops_for_a_reason_stops_the_study(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    maker: Any,
+    code: int,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with pytest.raises(CanaoError, match="with the error above") as caught:
+        run_trials(study(tmp_path / "s", 5), maker, workers=2)
+    assert caught.value.exit_code == code
+    assert {5: "The device is gone.", 1: "a fault of ours"}[code] in capfd.readouterr().err
 
 
 def test_claims(tmp_path: Path) -> None:

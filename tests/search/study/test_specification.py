@@ -131,6 +131,9 @@ def test_plans_round_trip_and_tell_apart() -> None:
     other = plan(seed=2, space=small_space(layers=(1,)))
     assert one.differences(other) == ["space", "seed"]
     assert one.digest != other.digest
+    # Whoever goes on with other rows or another metric would compare what cannot be compared.
+    for name, value in (("dev", "x"), ("metric", "f1"), ("protocol", 2)):
+        assert one.differences(plan(**{name: value})) == [name]
     for wrong in ({"devices": ()}, {"controller": "x"}, {"threads": 0}, {"finalists": 1.5}):
         with pytest.raises(InputError):
             plan(**wrong)
@@ -186,7 +189,9 @@ def test_what_surely_misses_the_limit_is_not_evaluated() -> None:
         finding, outcome = problem.evaluate(architecture)
         latency, size = latency_of(architecture), architecture.costs().bytes
         asked = architecture.digest in estimator.asked
-        assert asked is (latency * 5 / 6 <= 0.8 and size <= 300_000)
+        # Outside of what was measured the interval promises nothing.
+        chance = 3 if architecture.hidden == 128 else 1
+        assert asked is (latency * 5 / 6 / chance <= 0.8 and size <= 300_000)
         if asked and len(architecture.layers) == 3:
             assert (finding, outcome.feasible) == (None, False)
             assert "three layers" in outcome.reason
