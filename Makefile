@@ -37,6 +37,8 @@ bench: setup
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/weight_only.py
 	$(BIN)/python benchmarks/arm.py
+	$(BIN)/python benchmarks/predictor.py
+	$(BIN)/python benchmarks/controllers.py
 
 setup: $(STAMP)
 

@@ -134,11 +134,16 @@ def show(
 ) -> None:
     """Print what a predictor is, and write its plots as one page."""
     from ..search.pages import check_report_path
+    from ..search.predictor.assessment import described
     from ..search.predictor.page import cost_table, facts, write_page
+    from ..search.predictor.predictor import LatencyPredictor
 
     check_report_path(output)
     records = records_of(store, device, target, threads, emulated, protocol)
-    found = _assessed(records, seed, None, 0, predictor=predictor)
+    if predictor is None:
+        found = _assessed(records, seed, None, 0)
+    else:
+        found = described(LatencyPredictor.load(predictor), records)
     write_page(found, output)
     told = {**found.to_json(), "path": output, "facts": facts(found.predictor)}
     if not json:
@@ -177,6 +182,9 @@ def _tell(found: Assessment, told: dict[str, Any], json: bool, last: str | None 
     if json:
         console.print_json(told)
         return
-    console.print_table(*quality_table(found))
+    if found.untried:
+        console.warn(found.untried)
+    else:
+        console.print_table(*quality_table(found))
     if last is not None:
         console.say(last)

@@ -33,12 +33,17 @@ def markdown(lines: Sequence[_Line], times: _Line | None) -> str:
         "Made by `python benchmarks/searched.py --data DIR` (one search a task, at 128 tokens, "
         "and what it found trained with each other seed) and `--measure` (LiteRT's f32 running "
         "the fine-tuned MiniLM-L6 and the found bundle, in turns, one thread, 128 tokens, from "
-        "token ids to logits; 95 % interval). Lines are in `benchmarks/results/searched.jsonl`, "
-        "samples in `benchmarks/results/searched.json`.",
+        "token ids to logits; 95 % interval; and the metric of each seed's bundle, run on the "
+        "device over the whole development split). Lines are in "
+        "`benchmarks/results/searched.jsonl`, samples in `benchmarks/results/searched.json`.",
     ]
     for line in searches:
-        parts += [f"## {line['task']}", *_found(line), *_seeds(line, lines)]
-        parts += _raced(line["task"], times)
+        parts += [
+            f"## {line['task']}",
+            *_found(line),
+            *_seeds(line, lines, _of(line["task"], times)),
+        ]
+        parts += _raced(_of(line["task"], times))
     return "\n\n".join(parts) + "\n"
 
 
@@ -58,10 +63,15 @@ def _found(line: _Line) -> list[str]:
     ]
 
 
-def _seeds(search: _Line, lines: Sequence[_Line]) -> list[str]:
+def _of(task: str, times: _Line | None) -> _Line | None:
+    return next((one for one in (times or {}).get("tasks", ()) if one["task"] == task), None)
+
+
+def _seeds(search: _Line, lines: Sequence[_Line], measured: _Line | None) -> list[str]:
     result = search["result"]
-    rows = [["Seed", "Teacher", "Found", "Loss"]]
-    losses = []
+    scores = (measured or {}).get("scores", {})
+    rows = [["Seed", "Teacher", "Found, in PyTorch", "Loss", "Bundle, on the device", "Loss"]]
+    losses, there = [], []
     pairs = [(0, result["teacher"]["metric"], result["best"]["accuracy"])]
     pairs += [
         (line["seed"], line["result"]["before"]["metric"], line["result"]["after"]["metric"])
@@ -70,13 +80,19 @@ def _seeds(search: _Line, lines: Sequence[_Line]) -> list[str]:
     ]
     for seed, before, after in sorted(pairs):
         losses.append(before - after)
-        rows.append([str(seed), f"{before:.2f}", f"{after:.2f}", f"{before - after:+.2f}"])
-    mean = f"Mean loss of {len(losses)} seeds: {statistics.mean(losses):+.2f} points."
+        row = [str(seed), f"{before:.2f}", f"{after:.2f}", f"{before - after:+.2f}"]
+        score = scores.get(str(seed))
+        if score is not None:
+            there.append(before - score)
+        rows.append(
+            row + (["-", "-"] if score is None else [f"{score:.2f}", f"{before - score:+.2f}"])
+        )
+    mean = f"Mean loss of {len(losses)} seeds: {statistics.mean(losses):+.2f} points in PyTorch"
+    mean += f", {statistics.mean(there):+.2f} on the device." if len(there) == len(losses) else "."
     return [table(rows, numbers_from=1), mean]
 
 
-def _raced(task: str, times: _Line | None) -> list[str]:
-    found = next((one for one in (times or {}).get("tasks", ()) if one["task"] == task), None)
+def _raced(found: _Line | None) -> list[str]:
     if found is None:
         return []
     peer, ours = found["entries"]

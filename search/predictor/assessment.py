@@ -15,7 +15,7 @@ from .predictor import LatencyPredictor, workloads_of
 from .quality import Quality, quality, repeatability, split
 from .records import Record
 
-__all__ = ["Assessment", "assess", "assess_adapted", "assess_fitted", "compared"]
+__all__ = ["Assessment", "assess", "assess_adapted", "assess_fitted", "compared", "described"]
 
 _LEAST = 5
 
@@ -25,19 +25,24 @@ class Assessment:
     """``predictions`` of the ``tested`` records by a ``predictor`` that learned from others, and
     their ``quality``; ``others`` by name of baseline, fitted on the same, as far as it is here,
     and tried on the same; ``repeats``: how well measuring itself repeats
-    (`quality.repeatability`)."""
+    (`quality.repeatability`). Where nothing was there to try it on, ``quality`` is None and
+    ``untried`` says why."""
 
     predictor: LatencyPredictor
     tested: Sequence[Record]
     predictions: Sequence[Prediction]
-    quality: Quality
+    quality: Quality | None
     others: Mapping[str, Quality] = field(default_factory=dict)
     repeats: Mapping[str, float] | None = None
+    untried: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The quality's keys, and those of what it is held against."""
+        """The quality's keys (None where it was not tried), and those of what it is held
+        against."""
+        nothing = dict.fromkeys(Quality.__dataclass_fields__)
         return {
-            **self.quality.to_json(),
+            **(nothing if self.quality is None else self.quality.to_json()),
+            "untried": self.untried,
             "setting": self.predictor.setting.to_json(),
             "outside": sum(one.outside for one in self.predictions),
             "baselines": {name: one.to_json() for name, one in self.others.items()},
@@ -89,6 +94,16 @@ def assess_fitted(predictor: LatencyPredictor, records: Sequence[Record]) -> Ass
         raise InputError("The predictor learned from every one of these measurements already.")
     learned = [one for one in records if one.architecture.digest in known]
     return _tried(predictor, unseen, records, compared(learned, unseen, seed=predictor.seed))
+
+
+def described(predictor: LatencyPredictor, records: Sequence[Record]) -> Assessment:
+    """As `assess_fitted`; where that has nothing to try it on, the predictor as it is."""
+    try:
+        return assess_fitted(predictor, records)
+    except InputError as error:
+        return Assessment(
+            predictor=predictor, tested=(), predictions=(), quality=None, untried=str(error)
+        )
 
 
 def compared(

@@ -23,11 +23,14 @@ Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
 def quality_table(found: Assessment) -> Table:
-    """(columns, rows) for people: the predictor, then what it is held against."""
+    """(columns, rows) for people: the predictor, then what it is held against; no rows where
+    nothing was tried."""
     columns = (
         *("", "Spearman", "Kendall", "error, %", "in 5 %", "in 10 %", "covered, %"),
         *("trained", "tried"),
     )
+    if found.quality is None:
+        return columns, []
     rows = [_row("predictor", found.quality)]
     rows += [_row(name, one) for name, one in found.others.items()]
     if not found.others:
@@ -104,6 +107,8 @@ def write_page(found: Assessment, path: str | os.PathLike[str]) -> Path:
             f"{len(outside)} of those tried lie outside of what was measured, for example: "
             f"{outside[0].reason}."
         )
+    if found.untried:
+        warnings.append(found.untried)
     return pages.write_page(
         path,
         "predictor.html",
@@ -112,7 +117,7 @@ def write_page(found: Assessment, path: str | os.PathLike[str]) -> Path:
         facts=facts(found.predictor),
         quality=quality_table(found),
         costs=cost_table(found.predictor),
-        plot=_plot(found),
+        plot=_plot(found) if found.tested else "",
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from ..space.architecture import KINDS, Architecture
 from . import drawing, plots
 from .baselines import COLUMNS as BASELINES
 from .baselines import baseline_rows
+from .commands import commands_of
 from .folder import StudyFolder
 from .result import StudyResult
 from .running import looked_at
@@ -21,7 +21,7 @@ from .trial import Trial
 from .typed import damaged, read_file
 from .units import shown_memory
 
-__all__ = ["commands_of", "write_study_report"]
+__all__ = ["write_study_report"]
 
 
 def write_study_report(
@@ -39,7 +39,8 @@ def write_study_report(
     trials = looked_at(folder)
     result = _result(folder)
     others = [StudyFolder.open(other) for other in compare]
-    named = [(_name(one), looked_at(one)) for one in others]
+    named = [(_told_apart(one, [folder, *others]), looked_at(one)) for one in others]
+    unlike = [text for one in others if (text := _unlike(folder, one))]
     best = None if result is None else result.best
     made = None if best is None else best["compiled"] or best["architecture"]
     shapes = [] if made is None else [Architecture.from_json(made)]
@@ -59,7 +60,7 @@ def write_study_report(
         "study.html",
         title=f"A model for {folder.plan.devices[0]}",
         facts=[_introduction(folder, trials)],
-        warnings=[*message, *_warnings(result)],
+        warnings=[*message, *_warnings(result), *unlike],
         notes=[verdict] if verdict else [],
         script=plots.script(),
         front=plots.front_plot(result) if result is not None and result.measured else "",
@@ -84,55 +85,6 @@ def write_study_report(
     )
 
 
-def commands_of(folder: StudyFolder, result: StudyResult | None) -> list[str]:
-    """The commands that do it again: the search, then the chosen model's measurements."""
-    plan, asked = folder.plan, folder.asked
-    given = plan.specification
-    line = ["canao", "search", str(asked["model"]), "--data", str(asked["data"])]
-    for device in plan.devices:
-        line += ["--device", device]
-    if given.latency_ms is not None:
-        line += ["--latency", f"{given.latency_ms:g}ms"]
-    if given.memory_bytes is not None:
-        line += ["--memory", f"{given.memory_bytes}B"]
-    if given.max_loss is not None:
-        line += ["--max-loss", f"{given.max_loss:g}%"]
-    options: dict[str, Any] = {
-        "trials": folder.trials,
-        "controller": plan.controller,
-        "seed": plan.seed,
-        "finalists": plan.finalists,
-        "target": plan.target,
-        "threads": plan.threads,
-        "storage": folder.storage,
-        **{name: asked[name] for name in ("teacher", "predictor", "dev", "split", "metric")},
-    }
-    for name, value in options.items():
-        if value is not None:
-            line += [f"--{name}", str(value)]
-    # The space and the training options as they were, whatever became of their files.
-    line += ["--space", "space.json", "--training", "training.json", "-o", "STUDY"]
-    found = [
-        "# space.json and training.json: the fields space and options of the plan below",
-        shlex.join(line),
-    ]
-    best = None if result is None else result.best
-    if best is not None:
-        length = best["architecture"]["seq_len"]
-        bundle = str(folder.path / "best.canao")
-        found += [
-            shlex.join(["canao", "bench", bundle, "--device", plan.devices[0]])
-            + f" --threads {plan.threads}",
-            shlex.join(
-                ["canao", "eval", bundle, "--data", str(asked["dev"] or asked["data"])]
-                + ["--split", str(asked["split"]), "--device", plan.devices[0]]
-                + ["--seq-len", str(length)]
-                + ([] if asked["metric"] is None else ["--metric", str(asked["metric"])])
-            ),
-        ]
-    return found
-
-
 def _result(folder: StudyFolder) -> StudyResult | None:
     with damaged(folder.result, "give the command of the search again, which writes it"):
         found = read_file(folder.result)
@@ -141,6 +93,22 @@ def _result(folder: StudyFolder) -> StudyResult | None:
 
 def _name(folder: StudyFolder) -> str:
     return f"{folder.plan.controller}, seed {folder.plan.seed}"
+
+
+def _unlike(folder: StudyFolder, other: StudyFolder) -> str:
+    """What makes another study no match for this one, whatever its controller and its seed."""
+    differ = [n for n in folder.plan.differences(other.plan) if n not in ("controller", "seed")]
+    if not differ:
+        return ""
+    return (
+        f"{other.path.name} ({_name(other)}) has another {', '.join(differ)} than this study, so "
+        "not only their controllers differ."
+    )
+
+
+def _told_apart(one: StudyFolder, every: Sequence[StudyFolder]) -> str:
+    same = sum(_name(other) == _name(one) for other in every)
+    return f"{_name(one)}, {one.path.name}" if same > 1 else _name(one)
 
 
 def _introduction(folder: StudyFolder, trials: Mapping[int, Trial]) -> str:

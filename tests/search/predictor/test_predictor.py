@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from canao.errors import InputError
 from canao.search.predictor import boosting, hybrid
-from canao.search.predictor.assessment import assess, assess_fitted
+from canao.search.predictor.assessment import assess, assess_fitted, described
 from canao.search.predictor.predictor import LEAST_RECORDS, LatencyPredictor
 from canao.search.predictor.quality import quality, repeatability, split
 from canao.search.predictor.records import Record
@@ -208,6 +208,9 @@ def test_what_it_learned_from_does_not_count() -> None:
     assert found.quality.n_test == len(everything()) - TAUGHT
     with pytest.raises(InputError, match="every one"):
         assess_fitted(trained(), everything()[:TAUGHT])
+    shown = described(trained(), everything()[:TAUGHT])
+    assert (shown.quality, shown.to_json()["mape"]) == (None, None)
+    assert "learned from every one" in shown.untried
     with pytest.raises(InputError, match="cannot be compared"):
         assess_fitted(trained(), measured(drawn(6), Formula(threads=2)))
 

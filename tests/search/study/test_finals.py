@@ -21,6 +21,7 @@ from canao.search.space.architecture import Architecture
 from canao.search.study.baselines import baseline_rows
 from canao.search.study.calibration import Calibration
 from canao.search.study.candidates import candidates
+from canao.search.study.commands import commands_of
 from canao.search.study.finalist import Finalist, Judged, Trained
 from canao.search.study.finals import Finals, hold_finals
 from canao.search.study.folder import StudyFolder
@@ -28,7 +29,7 @@ from canao.search.study.guarantee import misses
 from canao.search.study.measured import Measured
 from canao.search.study.pareto import front_of, hypervolume
 from canao.search.study.pool import DevicePool
-from canao.search.study.report import commands_of, write_study_report
+from canao.search.study.report import write_study_report
 from canao.search.study.result import StudyResult, result_of
 from canao.search.study.running import run_trials
 from canao.search.study.specification import Specification
@@ -684,6 +685,15 @@ def test_the_page_tells_everything_and_needs_no_network(tmp_path: Path) -> None:
         "&lt;b&gt;model",  # names are escaped
     ):
         assert wanted in text
+    assert "not only their controllers differ" not in text
+    third = plan(specification=Specification(latency_ms=0.7))
+    run_trials(
+        StudyFolder.begin(tmp_path / "q", third, trials=4, storage=None, asked=ASKED), judge
+    )
+    write_study_report(tmp_path / "s", place, [tmp_path / "q"])
+    unlike = place.read_text(encoding="utf-8")
+    assert "q (tpe, seed 1) has another specification than this study" in unlike
+    assert "tpe, seed 1, q" in unlike
     assert "<script src" not in text
     assert "<link" not in text
     search, _, again = commands_of(folder, result)[1:]
