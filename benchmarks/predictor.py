@@ -4,9 +4,9 @@
 
 What ships is of several machines: without ``--device`` that one counts whose CPU is most like this
 one's. Each split trains on at most 150 architectures and tries the others, beside the baselines.
-Then predictors of one thread are adapted to two threads by 20 measurements, drawn, and chosen by
-what `active.choose_next` says of the architectures alone. At last: candidates a minute, from an
-architecture to its interval.
+Then a predictor of one thread is adapted to two threads, and one of another machine that ships to
+this one, by 20 measurements, drawn, and chosen by what `active.choose_next` says of the
+architectures alone. At last: candidates a minute, from an architecture to its interval.
 """
 
 from __future__ import annotations
@@ -66,6 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if two:
         results["two_threads"] = _adapted(one, select(two), options.splits)
         results["two_threads_repeats"] = repeatability(select(two))
+    here = one[0].setting
+    away = [r for r in shipped() if r.setting.threads == 1 and r.setting != here]
+    if away:
+        # Of several machines the one of which most is known.
+        other = max({r.setting for r in away}, key=lambda s: sum(r.setting == s for r in away))
+        source = select([record for record in away if record.setting == other])
+        results["another_machine"] = _adapted(source, one, options.splits)
+        results["another_machine_from"] = source[0].setting.to_json()
     results["candidates_a_minute"] = _speed(LatencyPredictor.fit(one))
     write_json(options.json, results)
     if options.docs:
@@ -113,6 +121,17 @@ def markdown(results: dict[str, Any], file: str) -> str:
             "Adapted from predictors of one thread, tried on all other measurements of two "
             "threads. *Chosen*: by what would tell most, of a half of the architectures that is "
             "drawn. The baselines learned from those drawn.",
+            table(rows, numbers_from=1),
+        ]
+    if "another_machine" in results:
+        moved = results["another_machine"]
+        rows = [[f"One thread, from {_SAMPLES}", *columns]]
+        rows += [[name, *_means(moved[name])] for name in moved]
+        rows += _again(results["repeats"])
+        parts += [
+            "## Another machine",
+            "Adapted in the same way from a predictor of "
+            f"{_described(results['another_machine_from'])}, one thread.",
             table(rows, numbers_from=1),
         ]
     parts.append(
