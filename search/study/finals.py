@@ -4,7 +4,9 @@ What is cheap comes first: the most promising trials are compiled with the weigh
 and measured; those that are fast and small enough are trained for a few steps (`screening`). The
 most accurate of them are trained in full, compiled, checked against PyTorch, measured again
 (twice), and evaluated on the device. Whoever misses a limit is refused, and the next one is
-trained, until as many passed as were asked for, or three times as many were trained.
+trained, until as many passed as were asked for, or three times as many were trained. What training
+gained so far tells who is too far below the teacher to be worth it: those come last, and only if
+nobody passed.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ Revise = Callable[[Sequence[Trial], Sequence[Measured]], Sequence[Trial] | None]
 _SCREENED = 4
 _MOST_TRAINED = 3
 _TIMES = 2
+_LUCK = 1.0
+"""Points of the metric."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,22 +83,32 @@ def hold_finals(
     order = candidates(trials, plan.specification)
     entrants: list[Finalist] = []
     drift = 1.0
+    allowed = plan.specification.max_loss
+    least = None if allowed is None else teacher - allowed
+
+    def finish(one: Finalist) -> Finalist:
+        return _finish(folder, one, bench, pool, teacher, here, tell)
+
     while order and not _enough(entrants, plan.finalists):
-        batch, order = _next(order, drift, plan.specification, _SCREENED * plan.finalists)
+        near = partial(_near, entrants=entrants, least=least)
+        batch, order = _next(order, drift, plan.specification, _SCREENED * plan.finalists, near)
         if not batch:
             break
         wanted = plan.finalists - sum(one.passed for one in entrants)
         fresh = screen(folder, batch, bench, pool, here=here, wanted=wanted, tell=tell)
         entrants += fresh
         for one in _by_promise(fresh):
-            if _enough(entrants, plan.finalists):
+            if _enough(entrants, plan.finalists) or not _near(one.promise, entrants, least):
                 break
-            place = entrants.index(one)
-            entrants[place] = _finish(folder, one, bench, pool, teacher, here, tell)
+            entrants[entrants.index(one)] = finish(one)
         again = revise(order, _measurements(entrants))
         drift = 1.0 if again else _drift(entrants)
         if again:
             order = candidates({trial.number: trial for trial in again}, plan.specification)
+    for one in _by_promise([one for one in entrants if one.trained is None]):
+        if _enough(entrants, plan.finalists) or any(other.passed for other in entrants):
+            break
+        entrants[entrants.index(one)] = finish(one)
     waiting = sum(not one.refused and one.trained is None for one in entrants)
     return Finals(finalists=tuple(entrants), drift=_drift(entrants), untried=len(order) + waiting)
 
@@ -105,17 +119,30 @@ def _enough(entrants: Sequence[Finalist], wanted: int) -> bool:
     return passed >= wanted or trained >= _MOST_TRAINED * wanted
 
 
+def _near(accuracy: float, entrants: Sequence[Finalist], least: float | None) -> bool:
+    """Whether training may bring that much ``accuracy`` to the ``least`` that is allowed: it may
+    gain a little more than it ever did in this study."""
+    gains = [one.metric - one.promise for one in entrants if one.metric is not None]
+    return least is None or not gains or accuracy + max(gains) + _LUCK >= least
+
+
 def _next(
-    order: list[Trial], drift: float, specification: Specification, count: int
+    order: list[Trial],
+    drift: float,
+    specification: Specification,
+    count: int,
+    near: Callable[[float], bool],
 ) -> tuple[list[Trial], list[Trial]]:
-    """The next ones to compile, and who is left: predictions are scaled by what was measured."""
+    """The next ones to compile, of whom training may make enough, and who is left: predictions
+    are scaled by what was measured."""
     limit = specification.latency_ms
     likely = [
         trial
         for trial in order
         if limit is None or trial.finding is None or trial.finding.latency_least * drift <= limit
     ]
-    return likely[:count], likely[count:]
+    chosen = [trial for trial in likely if near(trial.outcome.accuracy or 0.0)][:count]
+    return chosen, [trial for trial in likely if trial not in chosen]
 
 
 def _drift(known: Sequence[Finalist]) -> float:

@@ -422,6 +422,23 @@ def test_what_is_worse_on_the_device_is_refused(tmp_path: Path) -> None:
     assert finals.untried > 0
 
 
+def test_who_is_too_far_from_the_teacher_is_not_trained(tmp_path: Path) -> None:
+    """Fast models are on the front, too; training never gained what they would have to gain."""
+    trials = run_trials(begun(tmp_path / "s", Specification(latency_ms=2.0)), judge)
+    shapes = {trial.architecture for trial in trials.values()}
+    best = sorted(accuracy_of(one) for one in shapes if 1.02 * latency_of(one) <= 2.0)[-3]
+    given = Specification(latency_ms=2.0, max_loss=TEACHER - best - 1.5)
+    folder, bench = begun(tmp_path / "t", given, finalists=3), Bench()
+    _, finals = found(folder, bench)
+    assert len(finals.passed) == 3
+    trained = [one for one in finals.finalists if one.trained]
+    # The gain was 0.75 over what a few steps gave, and a point of luck is granted.
+    assert all(one.promise + 0.75 + 1.0 >= best + 1.5 for one in trained)
+    hopeless = [one for one in finals.finalists if one.promise + 1.75 < best + 1.5]
+    assert hopeless
+    assert finals.untried >= len(hopeless)
+
+
 def test_an_emulated_device_is_not_asked_for_the_accuracy(tmp_path: Path) -> None:
     class Emulated(Bench):
         def measure(self, bundle: Path, device: str) -> Measured:
