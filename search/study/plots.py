@@ -99,9 +99,11 @@ def _finish(figure: Any, specification: Specification, accuracy: str) -> None:
         figure.add_vline(x=limit, line={"color": "#c2410c", "dash": "dash"})
         figure.add_annotation(  # on a logarithmic axis places are logarithms, those of lines not
             x=math.log10(limit),
-            y=1,
+            y=0,  # above, the toolbar would hide it
             yref="paper",
             yanchor="bottom",
+            xanchor="left",
+            xshift=3,
             text=f"limit {limit:g} ms",
             showarrow=False,
         )
