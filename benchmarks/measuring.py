@@ -2,7 +2,8 @@
 
     python benchmarks/measuring.py [--repeats 10] [--seq-len 128] [--threads 1] [--json FILE]
 
-MiniLM is compiled in f32 and in int8. Then, each time in a process of its own:
+MiniLM is compiled in f32 and in int8, and measured five times, so that canao knows how fast the
+machine usually is, by which a verdict is told. Then, each time in a process of its own:
 ``canao bench F32`` and ``canao bench F32 --compare INT8``, in turns. At last the same beside a
 process that keeps the same core busy, where the verdict must be "unstable".
 """
@@ -35,6 +36,7 @@ _CANAO = Path(sys.executable).parent / "canao"
 _KEPT = ("median_ms", "interval", "p90_ms", "relative", "relative_interval", "stable", "reason")
 _BUSY = "import os, sys; os.sched_setaffinity(0, map(int, sys.argv[1:]))\nwhile True: pass"
 _RATIOS_AGREE, _MEDIANS_AGREE = 0.02, 0.03
+_BEFORE = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "seq_len": options.seq_len,
         "threads": options.threads,
         "cores": cores,
+        "before": [],
         "plain": [],
         "compared": [],
         "busy": [],
@@ -64,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 precision=bundle.stem,
                 output=bundle,
             )
+        for _ in range(_BEFORE):
+            results["before"].append(_bench(bundles[:1], options.threads, cores))
         for repeat in range(options.repeats):
             results["plain"].append(_bench(bundles[:1], options.threads, cores))
             results["compared"].append(_bench(bundles, options.threads, cores))

@@ -36,7 +36,7 @@ def bench(
 
     ``target`` defaults to the one that fits the device best and ``seq_len`` to the longest.
     The outputs are compared with the stored reference first. Then the model takes turns, for
-    ``rounds`` rounds (20; 3 on an emulator), with a reference workload: the one that ships with
+    ``rounds`` rounds (20; 6 on an emulator), with a reference workload: the one that ships with
     canao, or another bundle (``reference``). ``cores`` are those to stay on; a CPU's module
     stays on the fastest by default. ``repetitions`` is the least number of timed calls in all
     (default: as many as take 0.1 s a round, from 5 to 50), and ``warmup`` the least number

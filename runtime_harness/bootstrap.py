@@ -1,8 +1,9 @@
 """Bootstrap intervals of medians and of ratios, over the rounds that were measured.
 
-What disturbs a machine lasts longer than a call, so calls of one round are no independent
-evidence: whole rounds are drawn, with replacement (the cluster bootstrap; Davison & Hinkley,
-Bootstrap Methods and their Application, 1997, chapters 3.8 and 5.3: percentile intervals).
+What disturbs a machine lasts longer than a call, and often than a round, so neither calls nor
+rounds are independent evidence: rounds are drawn with those that follow them, with replacement
+(the circular block bootstrap: Politis & Romano 1992; blocks of the cube root of their number;
+percentile intervals: Davison & Hinkley, Bootstrap Methods and their Application, 1997, 5.3, 8.2).
 
 All of n rounds lie on one side of the true median in 2 of 2^n cases. Fewer than six rounds
 therefore cannot tell an interval of 95 %, however they are drawn; what is given for them goes from
@@ -103,7 +104,10 @@ def ratio_of(above: Sequence[Sequence[float]], below: Sequence[Sequence[float]])
 def _draws(count: int) -> NDArray[Any]:
     import numpy as np
 
-    return np.random.default_rng(_SEED).integers(0, count, (_RESAMPLES, count))
+    length = round(count ** (1 / 3))
+    first = np.random.default_rng(_SEED).integers(0, count, (_RESAMPLES, -(-count // length)))
+    blocks = (first[:, :, None] + np.arange(length)) % count
+    return blocks.reshape(_RESAMPLES, -1)[:, :count]
 
 
 def _middle(values: NDArray[Any]) -> NDArray[Any]:

@@ -18,7 +18,7 @@ from .interleave import measured_cores, take_turns
 from .measurement import Measurement
 from .modes import outliers
 from .pace import unusual_pace
-from .protocol import EMULATED, PROTOCOL, REAL
+from .protocol import COMPARED, EMULATED, PROTOCOL, REAL
 from .reference import example_inputs, load_reference
 from .selection import choose_target, open_bundle
 from .stability import judge, percentile
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .interleave import Series, Timed
 
 __all__ = ["Entrant", "hold"]
+
+_KNOWN = 0.0075
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +119,9 @@ def hold(
     """
     check_timeout(timeout)
     module = entrants[0].module
-    plan = EMULATED if device.info().emulated else REAL
+    plan = REAL if len(entrants) == 1 else COMPARED
+    if device.info().emulated:
+        plan = EMULATED
     plan = plan.changed(rounds=rounds, repetitions=repetitions, warmup=warmup)
     chosen = measured_cores(device, module.kind, cores, threads)
     beside = _reference(device, module.target, reference)
@@ -131,6 +135,7 @@ def hold(
         cores=chosen,
         references=1 if beside else 0,
         timeout=timeout,
+        enough=_is_known,
     )
     shared = _Circumstances(
         device=device,
@@ -153,6 +158,11 @@ def hold(
         for number, (entrant, each) in enumerate(zip(entrants, ready, strict=True))
     ]
     return found, timed
+
+
+def _is_known(rounds: Sequence[Sequence[Sequence[float]]]) -> bool:
+    """Whether the ratio of the first two is known to less than half of what one is held to."""
+    return ratio_of(rounds[1], rounds[0]).uncertainty <= _KNOWN
 
 
 def _prepare(

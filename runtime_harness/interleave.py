@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["Series", "Timed", "measured_cores", "take_turns"]
 
 
+Rounds = Sequence[Sequence[float]]
+"""A contestant's samples in milliseconds, by round."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Series:
     """One contestant's samples in milliseconds, by round, and the calls that warmed it up.
@@ -76,8 +80,12 @@ def take_turns(
     cores: tuple[int, ...] | None,
     references: int = 0,
     timeout: float | None = None,
+    enough: Callable[[Sequence[Rounds]], bool] = lambda _: True,
 ) -> Timed:
     """Measure contestants in rounds; the last ``references`` of them are reference workloads.
+
+    ``enough``: whether what their rounds tell so far will do, so that the plan's ``most_rounds``
+    are not needed.
 
     Every other round goes through them backwards, so that a steady drift cancels out. Before
     each round the device may cool down. Raises DeviceError.
@@ -88,8 +96,9 @@ def take_turns(
     numbers = range(len(contestants))
     readings = [read("before")] if read else []
     with _stopwatch(device, contestants, plan, threads, cores, timeout) as stopwatch:
-        count = 0
-        for rounds in plan.rounds_of_starts():
+        count, starts = 0, list(plan.rounds_of_starts())
+        while starts:
+            rounds = starts.pop(0)
             stopwatch.start()
             for number in numbers:
                 warmups[number].append(stopwatch.warm(number, plan.warmup))
@@ -102,6 +111,8 @@ def take_turns(
                     calls = plan.calls_for(typical[number], reference=is_reference)
                     turns[number].append(stopwatch.turn(number, calls))
                 count += 1
+            if not starts and count + rounds <= plan.most_rounds and not enough(_samples(turns)):
+                starts.append(rounds)
     if read:
         readings.append(read("after"))
     return Timed(
@@ -109,6 +120,10 @@ def take_turns(
         readings=tuple(readings),
         method=stopwatch.method,
     )
+
+
+def _samples(turns: Sequence[Sequence[Turn]]) -> list[Rounds]:
+    return [[turn.samples_ms for turn in each] for each in turns]
 
 
 def _reader(device: Device, cores: Sequence[int] | None) -> Callable[[str], Reading] | None:

@@ -6,11 +6,11 @@ their statistics) makes a new version.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .device import check_count
 
-__all__ = ["EMULATED", "PROTOCOL", "REAL", "Plan"]
+__all__ = ["COMPARED", "EMULATED", "PROTOCOL", "REAL", "Plan"]
 
 PROTOCOL = 1
 """The version of the protocol that this canao measures by."""
@@ -23,7 +23,8 @@ class Plan:
     A turn has as many calls as take ``turn_ms`` (of the reference: ``reference_ms``), within
     ``min_calls`` and ``max_calls``, or exactly ``calls``; before them, up to two calls that are
     not timed. Processes are started afresh ``starts`` times, so that no single layout of memory
-    decides. At least ``warmup`` calls come first, until they are steady.
+    decides. At least ``warmup`` calls come first, until they are steady. Where too little is known
+    after all rounds, more starts follow, up to ``most_rounds``.
     """
 
     rounds: int
@@ -34,6 +35,7 @@ class Plan:
     min_calls: int
     max_calls: int
     calls: int | None = None
+    most_rounds: int = 0
 
     def calls_for(self, typical_ms: float, *, reference: bool = False) -> int:
         """Return the calls of a turn for something that takes ``typical_ms``."""
@@ -53,12 +55,10 @@ class Plan:
 
         ``repetitions`` is the least number of timed calls in all.
         """
-        from dataclasses import replace
-
         plan = self
         if rounds is not None:
             check_count("rounds", rounds, 1)
-            plan = replace(plan, rounds=rounds)
+            plan = replace(plan, rounds=rounds, most_rounds=0)
         if repetitions is not None:
             check_count("repetitions", repetitions, 1)
             plan = replace(plan, rounds=min(plan.rounds, repetitions))
@@ -71,6 +71,9 @@ class Plan:
 
 REAL = Plan(rounds=20, starts=4, warmup=5, turn_ms=100, reference_ms=50, min_calls=5, max_calls=50)
 """For real hardware."""
+
+COMPARED = replace(REAL, rounds=40, most_rounds=160)
+"""For two modules on real hardware: until their ratio is known well."""
 
 EMULATED = Plan(
     rounds=6, starts=1, warmup=1, turn_ms=100, reference_ms=50, min_calls=1, max_calls=5

@@ -175,6 +175,23 @@ def test_compare_gives_the_ratio_of_the_times(encoder_bundle: Bundle, tmp_path: 
     json.dumps(found.to_json(), allow_nan=False)
 
 
+@pytest.mark.parametrize(("noise", "rounds"), [(0.002, 40), (0.3, 160)])
+def test_a_ratio_is_measured_until_it_is_known(
+    noise: float, rounds: int, encoder_bundle: Bundle, tmp_path: Any
+) -> None:
+    other = copy_with(encoder_bundle, tmp_path / "other")
+    random = np.random.default_rng(0)
+
+    def script(which: str, turn: int) -> float:
+        return 10.0 * float(np.exp(random.normal(0, noise)))
+
+    device: Any = Clockwork(script)
+    found = compare(encoder_bundle, other, device, seq_len=8)
+    assert found.measurement.rounds == found.other.rounds == rounds
+    asked = compare(encoder_bundle, other, device, seq_len=8, rounds=6)
+    assert asked.measurement.rounds == 6
+
+
 def test_a_ratio_that_varies_is_unstable(encoder_bundle: Bundle, tmp_path: Any) -> None:
     other = copy_with(encoder_bundle, tmp_path / "moody")
     random = np.random.default_rng(0)
