@@ -176,6 +176,7 @@ def _train(options: Any, task: str, seed: int) -> None:
         recipe=architecture.recipe(read_config(location, _MODEL)),
         options=_training(seed).replace(seq_len=SEQ_LEN),
         output=_folder(task).with_name(f"{task}-{seed}"),
+        dense=False,
         progress=_teller(f"{task}, seed {seed}"),
     )
     told = result.to_json()
