@@ -1,11 +1,12 @@
 """How well measurements repeat: ratios and medians of the same bundles, again and again.
 
-    python benchmarks/measuring.py [--repeats 10] [--seq-len 128] [--threads 1] [--json FILE]
+    python benchmarks/measuring.py [--repeats 10] [--more 0] [--json FILE]
 
 MiniLM is compiled in f32 and in int8, and measured five times, so that canao knows how fast the
 machine usually is, by which a verdict is told. Then, each time in a process of its own:
 ``canao bench F32`` and ``canao bench F32 --compare INT8``, in turns. At last the same beside a
-process that keeps the same core busy, where the verdict must be "unstable".
+process that keeps the same core busy, where the verdict must be "unstable". Where the machine's
+pace wanders, few are stable: ``--more 30`` adds as many plain ones to what was found.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import itertools
 import json
 import statistics
 import subprocess
@@ -42,40 +44,34 @@ _BEFORE = 5
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write the results and their page, which say whether the goals are met."""
     options = _parser().parse_args(arguments)
-    cores = choose_cpus(options.threads)
-    results: dict[str, Any] = {
-        "schema": 1,
-        "kind": "measuring",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine_record(),
-        "model": "minilm",
-        "seq_len": options.seq_len,
-        "threads": options.threads,
-        "cores": cores,
-        "before": [],
-        "plain": [],
-        "compared": [],
-        "busy": [],
-    }
+    if options.more:
+        results = json.loads(options.json.read_text(encoding="utf-8"))
+    else:
+        results = {
+            "schema": 1,
+            "kind": "measuring",
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "machine": machine_record(),
+            "model": "minilm",
+            "seq_len": options.seq_len,
+            "threads": options.threads,
+            "cores": choose_cpus(options.threads),
+            **{what: [] for what in ("before", "plain", "compared", "busy")},
+        }
     with tempfile.TemporaryDirectory(prefix="canao-bench-") as folder:
         bundles = [Path(folder, f"{name}.canao") for name in ("f32", "int8")]
         for bundle in bundles:
             canao.compile(
                 "minilm",
                 target="host",
-                seq_len=options.seq_len,
+                seq_len=results["seq_len"],
                 precision=bundle.stem,
                 output=bundle,
             )
-        for _ in range(_BEFORE):
-            results["before"].append(_bench(bundles[:1], options.threads, cores))
-        for repeat in range(options.repeats):
-            results["plain"].append(_bench(bundles[:1], options.threads, cores))
-            results["compared"].append(_bench(bundles, options.threads, cores))
-            _tell(f"{repeat + 1} of {options.repeats}: {_line(results)}")
-            write_json(options.json, results)
-        with _busy(cores):
-            results["busy"] = [_bench(bundles[:1], options.threads, cores) for _ in range(3)]
+        if options.more:
+            _more(results, bundles[:1], options.more)
+        else:
+            _all(results, bundles, options)
     results["summary"] = summary(results)
     write_json(options.json, results)
     if options.docs:
@@ -83,6 +79,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, goal in results["summary"].items():
         _tell(f"{name}: {'met' if goal['met'] else 'MISSED'} {goal}")
     return 0
+
+
+def _all(results: dict[str, Any], bundles: Sequence[Path], options: argparse.Namespace) -> None:
+    """What the module's docstring says, in its order."""
+    threads, cores = results["threads"], results["cores"]
+    for _ in range(_BEFORE):
+        results["before"].append(_bench(bundles[:1], threads, cores))
+    for repeat in range(options.repeats):
+        results["plain"].append(_bench(bundles[:1], threads, cores))
+        results["compared"].append(_bench(bundles, threads, cores))
+        _tell(f"{repeat + 1} of {options.repeats}: {_line(results)}")
+        write_json(options.json, results)
+    with _busy(cores):
+        results["busy"] = [_bench(bundles[:1], threads, cores) for _ in range(3)]
+
+
+def _more(results: dict[str, Any], bundles: Sequence[Path], count: int) -> None:
+    """More plain measurements, beside those that are there."""
+    for number in range(count):
+        found = _bench(bundles, results["threads"], results["cores"])
+        results["plain"].append(found)
+        _tell(
+            f"{number + 1} of {count}: {found['median_ms']:.2f} ms ({_verdict(found['stable'])})"
+        )
 
 
 def summary(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -107,20 +127,22 @@ def markdown(results: dict[str, Any]) -> str:
     """The page."""
     found, machine = results["summary"], results["machine"]
     rows = [["Run", "Median, ms", "Of the reference", "Verdict", "Ratio", "Verdict of it"]]
-    for number, (plain, both) in enumerate(
-        zip(results["plain"], results["compared"], strict=True), 1
-    ):
+    pairs = itertools.zip_longest(results["plain"], results["compared"])
+    for number, (plain, both) in enumerate(pairs, 1):
+        row = [
+            str(number),
+            f"{plain['median_ms']:.2f}",
+            f"{plain['relative']:.3f}",
+            _verdict(plain["stable"]),
+        ]
+        if both is None:
+            rows.append([*row, "", ""])
+            continue
         low, high = both["ratio_interval"]
-        rows.append(
-            [
-                str(number),
-                f"{plain['median_ms']:.2f}",
-                f"{plain['relative']:.3f}",
-                _verdict(plain["stable"]),
-                f"{both['ratio']:.4f} ({low:.4f} to {high:.4f})",
-                _verdict(both["ratio_stable"]),
-            ]
-        )
+        ratio = f"{both['ratio']:.4f} ({low:.4f} to {high:.4f})"
+        rows.append([*row, ratio, _verdict(both["ratio_stable"])])
+    extra = len(results["plain"]) - len(results["compared"])
+    more = f", then with `--more {extra}`" if extra else ""
     reasons = sorted({run["reason"] for run in results["plain"] if not run["stable"]})
     goals = [
         ["What", "Found", "Goal"],
@@ -130,7 +152,8 @@ def markdown(results: dict[str, Any]) -> str:
             f"{_RATIOS_AGREE:.0%}",
         ],
         [
-            f"medians of the {found['medians']['stable']} stable measurements spread by",
+            f"medians of the {found['medians']['stable']} of {len(results['plain'])} measurements "
+            "that were stable spread by",
             _percent(found["medians"]["spread"]),
             f"{_MEDIANS_AGREE:.0%}",
         ],
@@ -147,7 +170,7 @@ def markdown(results: dict[str, Any]) -> str:
     ]
     parts = [
         "# How well measurements repeat",
-        "Made by `python benchmarks/measuring.py`; every run is in "
+        f"Made by `python benchmarks/measuring.py`{more}; every run is in "
         "`benchmarks/results/measuring.json`. MiniLM at "
         f"{results['seq_len']} tokens, {results['threads']} thread(s), on the host; each run is a "
         "`canao bench` in a process of its own, by the protocol in [measuring](../measuring.md). "
@@ -242,6 +265,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--more", type=int, default=0, help="only so many plain ones more")
     parser.add_argument("--seq-len", type=int, default=128)
     parser.add_argument("--threads", type=int, default=1)
     add_outputs(parser, "measuring.json")
