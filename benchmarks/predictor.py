@@ -113,26 +113,20 @@ def markdown(results: dict[str, Any], file: str) -> str:
     ]
     if "two_threads" in results:
         two = results["two_threads"]
-        rows = [[f"Two threads, from {_SAMPLES}", *columns]]
-        rows += [[name, *_means(two[name])] for name in two]
-        rows += _again(results["two_threads_repeats"])
         parts += [
             "## Another setting",
             "Adapted from predictors of one thread, tried on all other measurements of two "
             "threads. *Chosen*: by what would tell most, of a half of the architectures that is "
             "drawn. The baselines learned from those drawn.",
-            table(rows, numbers_from=1),
+            _of_few("Two threads", columns, two, results["two_threads_repeats"]),
         ]
     if "another_machine" in results:
         moved = results["another_machine"]
-        rows = [[f"One thread, from {_SAMPLES}", *columns]]
-        rows += [[name, *_means(moved[name])] for name in moved]
-        rows += _again(results["repeats"])
         parts += [
             "## Another machine",
             "Adapted in the same way from a predictor of "
             f"{_described(results['another_machine_from'])}, one thread.",
-            table(rows, numbers_from=1),
+            _of_few("One thread", columns, moved, results["repeats"]),
         ]
     parts.append(
         f"Candidates a minute, from architecture to interval: "
@@ -140,6 +134,18 @@ def markdown(results: dict[str, Any], file: str) -> str:
         f"{results['date']}, {results['machine']['processor']}."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _of_few(
+    what: str,
+    columns: Sequence[str],
+    qualities: dict[str, list[dict[str, Any]]],
+    repeats: dict[str, float] | None,
+) -> str:
+    """The table of what was adapted by a few measurements."""
+    rows = [[f"{what}, from {_SAMPLES}", *columns]]
+    rows += [[name, *_means(each)] for name, each in qualities.items()]
+    return table([*rows, *_again(repeats)], numbers_from=1)
 
 
 def _again(repeats: dict[str, float] | None) -> list[list[str]]:

@@ -7,7 +7,7 @@ percentile intervals: Davison & Hinkley, Bootstrap Methods and their Application
 
 All of n rounds lie on one side of the true median in 2 of 2^n cases. Fewer than six rounds
 therefore cannot tell an interval of 95 %, however they are drawn; what is given for them goes from
-the smallest to the largest that was seen, and is not ``sure``.
+the smallest to the largest that was seen, and has a ``fault``.
 """
 
 from __future__ import annotations

@@ -89,8 +89,10 @@ def hold_finals(
     def finish(one: Finalist) -> Finalist:
         return _finish(folder, one, bench, pool, teacher, here, tell)
 
+    def near(accuracy: float) -> bool:
+        return _near(accuracy, entrants, least)
+
     while order and not _enough(entrants, plan.finalists):
-        near = partial(_near, entrants=entrants, least=least)
         batch, order = _next(order, drift, plan.specification, _SCREENED * plan.finalists, near)
         if not batch:
             break
@@ -98,7 +100,7 @@ def hold_finals(
         fresh = screen(folder, batch, bench, pool, here=here, wanted=wanted, tell=tell)
         entrants += fresh
         for one in _by_promise(fresh):
-            if _enough(entrants, plan.finalists) or not _near(one.promise, entrants, least):
+            if _enough(entrants, plan.finalists) or not near(one.promise):
                 break
             entrants[entrants.index(one)] = finish(one)
         again = revise(order, _measurements(entrants))
