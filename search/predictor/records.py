@@ -79,8 +79,9 @@ class Record:
     ``relative``: the time of a call over that of the reference workload in the same rounds;
     ``relative_interval``: its 95 % interval; ``repeat_relative``: the same measured again, at
     other times; ``median_ms``: of a call, in milliseconds. ``dispatches``: (name, milliseconds)
-    of each dispatch of a call in the order of execution, empty where nobody looked. ``calls``:
-    their names alone, those of ``dispatches`` where there are any. ``stable``: the verdict of the
+    of each dispatch of a call in the order of execution, or with the calls of a function together
+    where the device does not tell them apart; empty where nobody looked. ``calls``: their names
+    alone, those of ``dispatches`` where there are any. ``stable``: the verdict of the
     measurement; ``peak_bytes``: the most memory of a process that runs it.
     """
 

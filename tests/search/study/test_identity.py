@@ -11,8 +11,10 @@ import pytest
 from canao.errors import DeviceError, UnsupportedError
 from canao.runtime_harness import identity as harness
 from canao.runtime_harness.bench import bench
+from canao.runtime_harness.device import DispatchTime
 from canao.runtime_harness.devices import get
 from canao.runtime_harness.identity import identify
+from canao.runtime_harness.measurement import Measurement
 from canao.runtime_harness.timing_store import TimingStore
 from canao.runtime_harness.workload import WORKLOAD
 from canao.search.space.architecture import Architecture
@@ -20,6 +22,7 @@ from canao.search.study import bench as benching
 from canao.search.study.bench import measure_record
 from canao.search.study.identity import identities, strangers
 from tests.search.controllers.synthetic import small_space
+from tests.search.predictor.test_records import stored
 from tests.search.study.test_finals import measured
 
 STORE = TimingStore("never-written.db")
@@ -81,14 +84,13 @@ def test_what_was_disturbed_is_measured_again(
 ) -> None:
     left = list(spreads)
 
-    def once(*_: Any) -> Any:
+    def once(*_: Any) -> Measurement:
         spread = left.pop(0)
-        return SimpleNamespace(
-            **{**vars(measured(1.0)), "relative": 2.0},
-            median_ms=10.0 * (1 + spread),
-            threads=1,
-            protocol=1,
+        return stored(
+            relative=2.0,
             relative_interval=(2 * (1 - spread), 2 * (1 + spread)),
+            median_ms=10.0 * (1 + spread),
+            peak_bytes=6_000_000,
         )
 
     monkeypatch.setattr(benching, "_measure", once)
@@ -107,11 +109,17 @@ def test_what_was_disturbed_is_measured_again(
 def test_an_emulated_measurement_counts_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     count = [0]
 
-    def once(*_: Any) -> Any:
+    def once(*_: Any) -> Measurement:
         count[0] += 1
-        facts = {**vars(measured(1.0, emulated=True)), "relative": 2.0}
-        return SimpleNamespace(
-            **facts, median_ms=1.0, threads=1, protocol=1, relative_interval=(1.0, 3.0)
+        return stored(
+            device="qemu",
+            emulated=True,
+            relative=2.0,
+            relative_interval=(1.0, 3.0),
+            dispatches=(
+                DispatchTime(name="run_first", ms=3.0, calls=2),
+                DispatchTime(name="run_second", ms=4.0),
+            ),
         )
 
     monkeypatch.setattr(benching, "_measure", once)
@@ -120,6 +128,8 @@ def test_an_emulated_measurement_counts_as_it_is(monkeypatch: pytest.MonkeyPatch
         Path(), "qemu", architecture(), target="arm64", threads=1, store=STORE
     )
     assert (record.setting.emulated, record.spread, count) == (True, 0.0, [1])
+    times = (("run_first", 1.5), ("run_first", 1.5), ("run_second", 4.0))
+    assert record.dispatches == times  # it tells functions apart, not their calls
 
 
 def architecture() -> Architecture:
