@@ -21,7 +21,7 @@ from canao.search.study.judging import calibration_of
 from canao.search.study.report import write_study_report
 from canao.search.study.result import StudyResult
 from canao.search.study.specification import Specification
-from tests.search.study.test_finals import Bench, begun, found, told
+from tests.search.study.benches import Bench, begun, found, told
 
 GIVEN = Specification(latency_ms=0.8, max_loss=20.0)
 

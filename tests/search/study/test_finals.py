@@ -1,160 +1,28 @@
+"""The models that a search proposes are trained and judged on the device."""
+
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
 import shutil
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from canao.errors import CanaoError, DeviceError, InputError, NumericsError
-from canao.search.predictor.predictor import LatencyPredictor
+from canao.errors import InputError
 from canao.search.space.architecture import Architecture
-from canao.search.study.baselines import baseline_rows
-from canao.search.study.calibration import Calibration
 from canao.search.study.candidates import candidates
-from canao.search.study.commands import commands_of
 from canao.search.study.finalist import Finalist, Judged, Trained
-from canao.search.study.finals import Finals, hold_finals
+from canao.search.study.finals import hold_finals
 from canao.search.study.folder import StudyFolder
-from canao.search.study.guarantee import misses
 from canao.search.study.measured import Measured
-from canao.search.study.pareto import front_of, hypervolume
-from canao.search.study.pool import DevicePool
-from canao.search.study.report import write_study_report
-from canao.search.study.result import StudyResult, result_of
+from canao.search.study.result import StudyResult
 from canao.search.study.running import run_trials
 from canao.search.study.specification import Specification
 from canao.search.study.trial import Trial
 from tests.search.controllers.synthetic import accuracy_of, latency_of
-from tests.search.study.problems import ASKED, judge, plan, study
-from tests.search.study.test_calibration import REFERENCE, measure
-
-TEACHER = 75.0
-HERE = {"local": "0" * 16}
-
-
-def measured(latency: float, **changes: Any) -> Measured:
-    found = Measured(
-        device="local",
-        target="host",
-        latency_ms=latency,
-        interval=(latency * 0.98, latency * 1.02),
-        p90_ms=latency * 1.1,
-        relative=latency / 5,
-        peak_bytes=6_000_000,
-        emulated=False,
-        stable=True,
-        reason="the median is known to 2%",
-        fingerprint="0" * 16,
-    )
-    return dataclasses.replace(found, **changes)
-
-
-class Bench:
-    """Sums over sizes; counts what it is asked for. ``slower``: measured over predicted."""
-
-    def __init__(self, slower: float = 1.0, broken: tuple[int, ...] = ()) -> None:
-        self.slower = slower
-        self.broken = broken
-        self.diverging: tuple[int, ...] = ()
-        self.worse = 0.0  # on the device than in PyTorch
-        self.gains: dict[str, float] = {}
-        self.fingerprint = HERE["local"]
-        self.done: list[str] = []
-        self._architectures: dict[Path, Architecture] = {}
-
-    def inherit(self, architecture: Architecture, folder: Path) -> Path:
-        self.done.append(f"inherit {architecture.digest}")
-        self._architectures[folder / "inherited.canao"] = architecture
-        return folder / "inherited.canao"
-
-    def adapt(self, architecture: Architecture) -> float:
-        self.done.append(f"adapt {architecture.digest}")
-        if architecture.seq_len in self.diverging:
-            raise NumericsError("The loss is not finite.")
-        return accuracy_of(architecture) + self.gains.get(architecture.digest, 0.75)
-
-    def train(self, architecture: Architecture, folder: Path) -> Trained:
-        self.done.append(f"train {architecture.digest}")
-        metric = accuracy_of(architecture) + 1.5
-        return Trained(
-            directory=str(folder / "model"),
-            name="accuracy",
-            metric=metric,
-            interval=(metric - 1, metric + 1),
-            held=metric - 0.5,
-            params=10,
-            flops=20,
-            bytes=30,
-            seconds=1.0,
-        )
-
-    def compile(
-        self, architecture: Architecture, trained: Trained, folder: Path
-    ) -> tuple[Path, Architecture]:
-        self.done.append(f"compile {architecture.digest}")
-        if len(architecture.layers) in self.broken:
-            raise NumericsError("The outputs differ.")
-        self._architectures[folder / "model.canao"] = architecture
-        return folder / "model.canao", architecture
-
-    def measure(self, bundle: Path, device: str) -> Measured:
-        self.done.append(f"measure {bundle.name}")
-        latency = self.slower * latency_of(self._architectures[bundle])
-        return measured(latency, fingerprint=self.fingerprint)
-
-    def evaluate(self, architecture: Architecture, bundle: Path, device: str) -> Judged:
-        self.done.append(f"evaluate {bundle.name}")
-        metric = accuracy_of(architecture) + 1.5 - self.worse
-        return Judged(device=device, metric=metric, interval=(metric - 1, metric + 1))
-
-    def count(self, what: str) -> int:
-        return sum(entry.startswith(what) for entry in self.done)
-
-
-def pool() -> DevicePool[Any]:
-    return DevicePool(["local"], available=lambda _: True, pause=0.0)
-
-
-def found(
-    folder: StudyFolder, bench: Bench, here: Mapping[str, str] = HERE
-) -> tuple[Mapping[int, Trial], Finals]:
-    trials = run_trials(folder, judge)
-    finals = hold_finals(
-        folder, trials, bench, pool(), teacher=TEACHER, here=here, tell=lambda _: None
-    )
-    return trials, finals
-
-
-def told(trials: Mapping[int, Trial], finals: Finals, given: Specification) -> StudyResult:
-    teacher = {
-        "name": "accuracy",
-        "metric": TEACHER,
-        "interval": [74.0, 76.0],
-        "measured": measured(3.0).to_json(),
-    }
-    return result_of(
-        trials,
-        finals,
-        specification=given,
-        teacher=teacher,
-        study="s",
-        machine="m",
-        seconds=1.0,
-    )
-
-
-def begun(path: Path, given: Specification, trials: int = 30, **changes: object) -> StudyFolder:
-    return study(path, trials, specification=given, controller="random", **changes)
+from tests.search.study.benches import HERE, TEACHER, Bench, begun, found, pool, told
+from tests.search.study.problems import judge
 
 
 def test_the_best_is_the_most_accurate_that_fits(tmp_path: Path) -> None:
@@ -470,95 +338,6 @@ def test_layers_are_told_as_they_were_compiled(tmp_path: Path) -> None:
     assert best["compiled"] != best["architecture"]
 
 
-@pytest.mark.parametrize(
-    ("given", "bench", "message"),
-    [
-        (Specification(latency_ms=0.8, max_loss=0.1), Bench(), r"--max-loss [\d.]+% would take"),
-        (Specification(latency_ms=0.5), Bench(slower=9), r"--latency [\d.]+ms would take trial"),
-        (Specification(memory_bytes=5_000_000), Bench(), r"--memory 6\.03MB would take trial"),
-        (
-            Specification(latency_ms=0.001),
-            Bench(),
-            r"the fastest is predicted at .*allow --latency",
-        ),
-        (
-            Specification(latency_ms=0.5, memory_bytes=5_000_000),
-            Bench(slower=9),
-            r"--latency [\d.]+ms with --memory 6\.03MB would take trial \d+, not trained yet",
-        ),
-        (Specification(latency_ms=9.0), Bench(broken=(1, 2, 3)), r"because: The outputs differ;"),
-    ],
-)
-def test_none_fits(tmp_path: Path, given: Specification, bench: Bench, message: str) -> None:
-    trials, finals = found(begun(tmp_path / "s", given, trials=12), bench)
-    result = told(trials, finals, given)
-    assert result.best is None
-    assert not finals.passed
-    assert result.message.startswith(f"No model meets the specification ({given})")
-    assert re.search(message, result.message)
-
-
-def test_what_would_have_to_give_is_enough(tmp_path: Path) -> None:
-    given = Specification(latency_ms=0.5)
-    trials, finals = found(begun(tmp_path / "s", given, trials=12), Bench(slower=9))
-    offered = told(trials, finals, given).message.split("--latency ")[1].split("ms")[0]
-    loose = begun(tmp_path / "t", Specification(latency_ms=float(offered)), trials=12)
-    assert found(loose, Bench(slower=9))[1].passed
-
-
-def test_all_that_would_have_to_give_is_enough(tmp_path: Path) -> None:
-    """Of the model that misses several limits by the least."""
-    given = Specification(latency_ms=0.5, memory_bytes=5_000_000, max_loss=20.0)
-    trials, finals = found(begun(tmp_path / "s", given, trials=12), Bench(slower=9))
-    message = told(trials, finals, given).message
-    options = re.search(r"--latency (\S+) with --memory (\S+) would", message)
-    assert options is not None
-    loose = Specification.parse(latency=options[1], memory=options[2], max_loss="20%")
-    assert found(begun(tmp_path / "t", loose, trials=12), Bench(slower=9))[1].passed
-
-
-def test_the_front_is_of_what_was_measured(tmp_path: Path) -> None:
-    given = Specification(latency_ms=0.8, max_loss=20.0)
-    trials, finals = found(begun(tmp_path / "s", given), Bench(slower=1.2))
-    result = told(trials, finals, given)
-    measured = {row["trial"]: row for row in result.measured}
-    assert result.pareto
-    assert all(measured[row["trial"]] == row for row in result.pareto)
-    for trained, height in ((True, "accuracy"), (False, "estimate")):
-        front = [row for row in result.pareto if row["trained"] is trained]
-        for row in (row for row in result.measured if row["trained"] is trained):
-            assert any(
-                one["latency_ms"] <= row["latency_ms"] and one[height] >= row[height]
-                for one in front
-            )
-    for row in result.measured:
-        low, high = row["estimate_interval"]
-        assert low < row["estimate"] < high
-    assert {row["trial"] for row in result.estimated} <= set(trials)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({}, []),
-        ({"interval": (0.9, 1.001)}, ["at most 1.001 ms, and 1 ms are allowed"]),
-        ({"peak_bytes": 9_000_000}, ["takes 9 MB, and 8 MB are allowed"]),
-        ({"peak_bytes": None}, ["memory cannot be told"]),
-        ({"interval": (1, 2), "peak_bytes": 9_000_000}, ["at most 2 ms", "takes 9 MB"]),
-    ],
-)
-def test_refusals(changes: dict[str, Any], words: list[str]) -> None:
-    given = Specification(latency_ms=1.0, memory_bytes=8_000_000, max_loss=1.0)
-    # One of several measurements is enough to be refused.
-    both = [measured(0.9), measured(0.9, **changes)]
-    reasons = misses(given, both, metric=90.0, teacher=91.0)
-    assert len(reasons) == len(words)
-    assert all(word in reason for word, reason in zip(words, reasons, strict=True))
-    lost = misses(given, both, metric=89.9, teacher=91.0, name="F1")
-    assert lost[len(words) :] == ["F1 is 89.90, 1.10 below the teacher's 91.00, and 1 are allowed"]
-    assert misses(Specification(), both, metric=0.0, teacher=91.0) == []
-
-
 def test_candidates_come_by_front_and_accuracy(tmp_path: Path) -> None:
     trials = run_trials(begun(tmp_path / "s", Specification(latency_ms=0.8)), judge)
     order = candidates(trials, Specification(latency_ms=0.8))
@@ -572,89 +351,6 @@ def test_candidates_come_by_front_and_accuracy(tmp_path: Path) -> None:
     assert all(t.finding and t.finding.latency_interval[0] <= 0.8 for t in order)
 
 
-POINTS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12)
-
-
-@given(POINTS)
-def test_fronts(points: list[tuple[int, int]]) -> None:
-    front = front_of(points, lambda p: (float(p[0]), float(p[1])))
-    for point in points:
-        better = [f for f in front if f[0] <= point[0] and f[1] >= point[1]]
-        assert better
-    for one in front:
-        assert not any(o != one and o[0] <= one[0] and o[1] >= one[1] for o in points)
-    # The area is that of the cells of a grid that some point dominates.
-    cells = sum(any(p[0] <= x and p[1] > y for p in points) for x in range(10) for y in range(10))
-    assert hypervolume([(float(x), float(y)) for x, y in points], (10.0, 0.0)) == cells
-
-
-def test_a_device_that_is_lost_returns_its_job() -> None:
-    lost, log, lock = set(), [], threading.Lock()
-
-    def job(number: int) -> Callable[[str], str]:
-        def run(device: str) -> str:
-            with lock:
-                log.append((number, device))
-            time.sleep(0.01)
-            if device == "bad" and number >= 1:
-                lost.add("bad")
-                raise DeviceError("bad was lost")
-            return f"{number} on {device}"
-
-        return run
-
-    devices = DevicePool[str](["bad", "good"], available=lambda name: name not in lost, pause=0)
-    results = devices.run([job(number) for number in range(6)])
-    assert [str(result)[0] for result in results] == list("012345")
-    assert sum(device == "bad" for _, device in log) <= 2
-
-    alone = DevicePool[str](["bad"], available=lambda name: False, pause=0)
-    with pytest.raises(DeviceError, match=r"Every device was lost \(bad\): bad was lost; the"):
-        alone.run([job(2)])
-    with pytest.raises(ZeroDivisionError):
-        alone.run([lambda device: str(1 // 0)])
-
-
-def test_a_job_that_loses_devices_ends() -> None:
-    calls = []
-
-    def fatal(device: str) -> str:
-        calls.append(device)
-        raise DeviceError("it hangs")
-
-    def wrong(device: str) -> str:
-        raise InputError("no such target")
-
-    devices = DevicePool[str](["a", "b"], available=lambda name: True, pause=0)
-    first, second, third = devices.run([fatal, wrong, lambda device: "fine"])
-    assert isinstance(first, DeviceError)
-    assert isinstance(second, CanaoError)
-    assert third == "fine"
-    assert len(calls) == 3
-
-
-def test_one_job_a_device_at_a_time() -> None:
-    """Also where two studies on this machine want the same one."""
-    active, most, lock = [0], [0], threading.Lock()
-
-    def job(device: str) -> str:
-        with lock:
-            active[0] += 1
-            most[0] = max(most[0], active[0])
-        time.sleep(0.02)
-        with lock:
-            active[0] -= 1
-        return device
-
-    studies = [DevicePool[str](["phone:1"], available=lambda name: True) for _ in range(2)]
-    threads = [threading.Thread(target=one.run, args=([job] * 3,)) for one in studies]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == [1]
-
-
 def test_finalists_round_trip(tmp_path: Path) -> None:
     folder = begun(tmp_path / "s", Specification(latency_ms=0.8), trials=12)
     _, finals = found(folder, Bench())
@@ -665,88 +361,3 @@ def test_finalists_round_trip(tmp_path: Path) -> None:
         (place / "finalist.json").write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match="damaged"):
             Finalist.read(place)
-
-
-def test_the_page_tells_everything_and_needs_no_network(tmp_path: Path) -> None:
-    given = Specification(latency_ms=0.8, max_loss=20.0)
-    folder = StudyFolder.begin(
-        tmp_path / "s", plan(specification=given), trials=20, storage=None, asked=ASKED
-    )
-    place = tmp_path / "page.html"
-    write_study_report(tmp_path / "s", place)  # before anything was tried
-    assert sorted(file.name for file in folder.path.iterdir()) == ["study.json", "workers"]
-    trials, finals = found(folder, Bench(slower=1.2))
-    write_study_report(tmp_path / "s", place)
-    assert "The study is not finished" in place.read_text(encoding="utf-8")
-    result = told(trials, finals, given)
-    folder.result.write_text(json.dumps(result.to_json()), encoding="utf-8")
-    other = plan(specification=given, controller="random")
-    run_trials(
-        StudyFolder.begin(tmp_path / "o", other, trials=8, storage=None, asked=ASKED), judge
-    )
-    write_study_report(tmp_path / "s", place, [tmp_path / "o"])
-    text = place.read_text(encoding="utf-8")
-    assert result.best is not None
-    for wanted in (
-        f"Trial {result.best['trial']}: accuracy",
-        "<svg viewBox",
-        "random, seed 1",
-        "tpe, seed 1",
-        "--latency 0.8ms --max-loss 20%",
-        "--split dev",
-        "front of the trained",
-        "front of the not trained, by estimate",
-        "estimated front",
-        result.refused[0]["reasons"][0],
-        "were predicted to within 10 %",
-        "&lt;b&gt;model",  # names are escaped
-    ):
-        assert wanted in text
-    assert "not only their controllers differ" not in text
-    third = plan(specification=Specification(latency_ms=0.7))
-    run_trials(
-        StudyFolder.begin(tmp_path / "q", third, trials=4, storage=None, asked=ASKED), judge
-    )
-    write_study_report(tmp_path / "s", place, [tmp_path / "q"])
-    unlike = place.read_text(encoding="utf-8")
-    assert "q (tpe, seed 1) has another specification than this study" in unlike
-    assert "tpe, seed 1, q" in unlike
-    assert "<script src" not in text
-    assert "<link" not in text
-    search, _, again = commands_of(folder, result)[1:]
-    assert search.startswith("canao search '<b>model' --data data")
-    assert "--data data --split dev --device local --seq-len" in again
-
-
-def test_the_page_has_baselines_beside_the_predictor(tmp_path: Path) -> None:
-    """They learn from what the predictor has learned from, and are tried on the finalists."""
-    given = Specification(latency_ms=0.8)
-    folder = begun(tmp_path / "s", given)
-    trials, finals = found(folder, Bench())
-    result = told(trials, finals, given)
-    assert baseline_rows(folder, result) == []  # what the device is like is not here
-    drawn = {one.digest: one for one in map(folder.plan.space.sample, [RNG] * 60)}
-    records = [measure(Path(), "local", one)[0] for one in drawn.values()][:25]
-    known = Calibration(
-        predictor=LatencyPredictor.fit(records[:24]),
-        reference_ms=REFERENCE,
-        memory_base=1,
-        memory_margin=0,
-        records=tuple(records),
-    )
-    folder.calibration.write_text(json.dumps(known.to_json()), encoding="utf-8")
-    rows = {row[0]: row[1:] for row in baseline_rows(folder, result)}
-    assert list(rows) == ["predictor", "flops", "neural net", "look-up"]
-    assert rows.pop("look-up") == ("no dispatch was timed", "", "", "")
-    assert {row[0] for row in rows.values()} == {"24"}
-    assert rows["predictor"][1] == "0.0%"  # the finalists took what was predicted
-    folder.result.write_text(json.dumps(result.to_json()), encoding="utf-8")
-    page = write_study_report(folder.path, tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "<td>neural net</td>" in page
-    # Of a predictor that learned elsewhere nothing here can teach others.
-    elsewhere = dataclasses.replace(known, records=())
-    folder.calibration.write_text(json.dumps(elsewhere.to_json()), encoding="utf-8")
-    assert baseline_rows(folder, result)[1][:2] == ("simpler ones", "too few measurements")
-
-
-RNG = np.random.default_rng(5)

@@ -23,7 +23,7 @@ from canao.search.study.bench import measure_record
 from canao.search.study.identity import identities, strangers
 from tests.search.controllers.synthetic import small_space
 from tests.search.predictor.test_records import stored
-from tests.search.study.test_finals import measured
+from tests.search.study.benches import measured
 
 STORE = TimingStore("never-written.db")
 

@@ -24,7 +24,7 @@ from canao.search.study.specification import Specification
 from canao.search.study.trial import Trial
 from tests.search.controllers.synthetic import small_space
 from tests.search.study import problems
-from tests.search.study.test_finals import Bench, found, told
+from tests.search.study.benches import Bench, found, told
 
 CALIBRATED = {"calibrated": True}
 

@@ -23,8 +23,8 @@ from canao.search.study.specification import Specification
 from canao.search.study.trial import Finding, Trial
 from tests.search.predictor.devices import SETTING, Formula, drawn, measured
 from tests.search.predictor.test_records import stored
+from tests.search.study.benches import measured as measurement
 from tests.search.study.problems import study
-from tests.search.study.test_finals import measured as measurement
 
 SLOW = Formula(f32=30e3, bf16=100e3, int8=170e3, near=14e3, far=4e3, launch=7.0)
 """Three times as slow as the device that the predictor knows."""
