@@ -10,7 +10,8 @@ what LiteRT takes for the teacher in f32 on this machine, over ``--faster``; whe
 that fast (with AMX it is), ask for more. A finished search or training is a line of
 benchmarks/results/searched.jsonl and is not done again; one that was stopped goes on.
 ``--measure`` then has the found bundle and LiteRT take turns in one run, on one thread, and
-evaluates what was trained with each seed, compiled, on the device.
+evaluates what was trained with each seed, compiled, on the device; what was measured of other
+tasks stays.
 """
 
 from __future__ import annotations
@@ -64,14 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     wrong = False
     if options.measure:
-        times: dict[str, Any] = {"kind": "searched", **stamp(), "tasks": []}
         for line in read_lines(options.json):
             if line["kind"] == "search" and line["task"] in options.tasks:
-                found = _race(line, options.rounds)
-                found["scores"] = _scores(options, line)
+                found = {**_race(line, options.rounds), "scores": _scores(options, line)}
                 wrong = wrong or any(one["status"] != "timed" for one in found["entries"])
-                times["tasks"].append(found)
-        write_json(_TIMES, times)
+                others = [one for one in _measured() if one["task"] != line["task"]]
+                write_json(_TIMES, {"kind": "searched", "tasks": [*others, found]})
     else:
         for task in options.tasks:
             _search(options, task)
@@ -80,6 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.docs is not None:
         write_page(read_lines(options.json), _TIMES, options.docs / "searched.md")
     return int(wrong)
+
+
+def _measured() -> list[dict[str, Any]]:
+    """What was measured of each task, the last time."""
+    if not _TIMES.is_file():
+        return []
+    found: list[dict[str, Any]] = json.loads(_TIMES.read_text(encoding="utf-8"))["tasks"]
+    return found
 
 
 def _line(lines: Path, kind: str, task: str, seed: int) -> dict[str, Any] | None:
@@ -236,6 +243,7 @@ def _race(line: dict[str, Any], rounds: int) -> dict[str, Any]:
         ratio = {key: significant(number) for key, number in value.items()}
     return {
         "task": line["task"],
+        **stamp(),
         "versions": versions,
         "ratio": ratio,
         "entries": [asdict(entry) for entry in entries],

@@ -102,5 +102,6 @@ def _raced(found: _Line | None) -> list[str]:
     return [
         f"LiteRT f32 running the teacher takes {peer['median_ms']:.3g} ms, the found model "
         f"{ours['median_ms']:.3g} ms: {ratio['value']:.2f} times faster ({ratio['low']:.2f} to "
-        f"{ratio['high']:.2f})."
+        f"{ratio['high']:.2f}), on {found['machine']['processor']} "
+        f"({found['machine']['family_model_stepping']})."
     ]
