@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             **{what: [] for what in ("before", "plain", "compared", "busy")},
         }
     with tempfile.TemporaryDirectory(prefix="canao-bench-") as folder:
-        bundles = [Path(folder, f"{name}.canao") for name in ("f32", "int8")]
+        names = ("f32",) if options.more else ("f32", "int8")
+        bundles = [Path(folder, f"{name}.canao") for name in names]
         for bundle in bundles:
             canao.compile(
                 "minilm",
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 output=bundle,
             )
         if options.more:
-            _more(results, bundles[:1], options.more)
+            _more(results, bundles, options.more)
         else:
             _all(results, bundles, options)
     results["summary"] = summary(results)
