@@ -75,7 +75,9 @@ class Watch:
     def is_dead(self, attempt: int, worker: Mapping[str, Any], count: int) -> bool:
         """Whether nobody is at ``attempt`` any more, of ``worker``, which counted to ``count``."""
         if worker.get("home") == self._home:
-            return not self._is_held(str(worker.get("name")))
+            held = self._is_held(str(worker.get("name")))
+            if held is not None:
+                return not held
         now = time.monotonic()
         known, since = self._counts.get(attempt, (-1, now))
         if count != known:
@@ -83,7 +85,8 @@ class Watch:
             return False
         return now - since > self._patience
 
-    def _is_held(self, name: str) -> bool:
+    def _is_held(self, name: str) -> bool | None:
+        """Whether a worker's lock is held; None where the file system has no locks."""
         if not name.isalnum():
             return False
         try:
@@ -92,8 +95,10 @@ class Watch:
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             return True
+        except OSError:
+            return None
         else:
             return False
         finally:

@@ -69,19 +69,16 @@ class DevicePool(Generic[T]):
     def _serve(self, device: str, shared: _Shared[T]) -> None:
         try:
             while (place := shared.take()) is not None:
-                try:
-                    with _alone(device):
-                        result: T | CanaoError = shared.jobs[place](device)
-                except (DeviceError, MissingDeviceError) as error:
-                    shared.back(place, error)
-                    time.sleep(self._pause)
-                    if not self._available(device):
-                        shared.lost = str(error).rstrip(".")
-                        return
-                except CanaoError as error:
-                    shared.done(place, error)
-                else:
+                with _alone(device):
+                    result = _tried(shared.jobs[place], device)
+                if not isinstance(result, (DeviceError, MissingDeviceError)):
                     shared.done(place, result)
+                    continue
+                shared.back(place, result)
+                time.sleep(self._pause)
+                if not self._available(device):
+                    shared.lost = str(result).rstrip(".")
+                    return
         except BaseException as error:
             shared.fail(error)
 
@@ -132,6 +129,13 @@ class _Shared(Generic[T]):
             self._changed.notify_all()
 
 
+def _tried(job: Callable[[str], T], device: str) -> T | CanaoError:
+    try:
+        return job(device)
+    except CanaoError as error:
+        return error
+
+
 @contextlib.contextmanager
 def _alone(device: str) -> Iterator[None]:
     """Hold a device against other studies on this machine."""
@@ -139,8 +143,14 @@ def _alone(device: str) -> Iterator[None]:
     path = cache_dir("devices") / f"{name}.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks
+        try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            raise CanaoError(
+                f"{path} cannot be locked ({error.strerror or error}), so nothing keeps other "
+                f"searches off {device}: let CANAO_CACHE_DIR name a directory whose file system "
+                "has locks."
+            ) from error
         yield
     finally:
         os.close(descriptor)

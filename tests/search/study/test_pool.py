@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import threading
 import time
 from collections.abc import Callable
@@ -77,3 +79,13 @@ def test_one_job_a_device_at_a_time() -> None:
     for thread in threads:
         thread.join()
     assert most == [1]
+
+
+def test_a_device_that_cannot_be_held_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(*_: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", without)
+    devices = DevicePool[str](["a"], available=lambda name: True, pause=0)
+    with pytest.raises(CanaoError, match="keeps other searches off a: let CANAO_CACHE_DIR name"):
+        devices.run([lambda device: "ran"])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -222,6 +224,21 @@ def test_workers_elsewhere_count_or_are_dead(tmp_path: Path) -> None:
     assert not there.finish(claim, {}, None)
     with pytest.raises(InputError, match="another study"):
         Ledger(storage, "s", plan="q", worker=here._worker, watch=here._watch)
+
+
+def test_without_locks_workers_count_or_are_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(*_: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", without)
+    with Worker(tmp_path) as worker:
+        watch = Watch(tmp_path, patience=0.1)
+        for count in (1, 2):
+            assert not watch.is_dead(0, worker.to_json(), count)
+            time.sleep(0.15)
+        assert watch.is_dead(0, worker.to_json(), 2)
 
 
 @pytest.mark.parametrize(
