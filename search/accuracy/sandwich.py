@@ -8,20 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ...targets import PRECISIONS
 from ..space.architecture import KINDS, Architecture, LayerShape
-from ..space.space import ArchitectureSpace, Decision, Scalar
+from ..space.scalings import extremes
+from ..space.space import ArchitectureSpace
 
-__all__ = ["dense", "extremes", "sandwich"]
-
-
-def extremes(space: ArchitectureSpace) -> tuple[Architecture, Architecture]:
-    """(the largest, the smallest): of every decision the choice that keeps most, or least."""
-    ordered = {decision.name: _by_size(decision) for decision in space.decisions()}
-    return (
-        space.build({name: choices[-1] for name, choices in ordered.items()}),
-        space.build({name: choices[0] for name, choices in ordered.items()}),
-    )
+__all__ = ["dense", "sandwich"]
 
 
 def sandwich(
@@ -43,16 +34,3 @@ def dense(architecture: Architecture) -> Architecture:
 
     layers = tuple(map(whole, architecture.layers))
     return dataclasses.replace(architecture, layers=layers)
-
-
-def _by_size(decision: Decision) -> list[Scalar]:
-    """Its choices, the one that keeps least first."""
-
-    def kept(choice: Scalar) -> float:
-        if decision.name == "embedding_int8":
-            return -float(bool(choice))
-        if isinstance(choice, str):
-            return -float(PRECISIONS.index(choice))  # listed from the widest on
-        return float("inf") if choice is None else float(choice)
-
-    return sorted(decision.choices, key=kept)

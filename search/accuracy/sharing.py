@@ -14,6 +14,7 @@ from ...compiler.compression.recipe import Recipe
 from ...compiler.compression.saving import save_compressed
 from ...compiler.models import load_model
 from ..evaluation import evaluate_model
+from ..space.scalings import extremes
 from ..space.space import ArchitectureSpace
 from ..training.distillation import importance_of
 from ..training.keys import digest_of_model, digest_of_rows, key_of
@@ -23,7 +24,7 @@ from ..training.teacher import load_tokenizer, task_facts
 from ..training.trainer import bf16_in_hardware
 from ..training.workshop import processes, workshop
 from .options import SharingOptions
-from .sandwich import dense, extremes, sandwich
+from .sandwich import dense, sandwich
 from .student import SharedStudent
 from .supernet import Supernet
 

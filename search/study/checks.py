@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError, UnsupportedError
 from ..space.architecture import KINDS
+from ..space.scalings import extremes
 from ..space.space import ArchitectureSpace
 
 if TYPE_CHECKING:
@@ -56,7 +57,6 @@ def check_space(space: ArchitectureSpace, target: Target, task: Task, model: Any
     ):
         if found != needed:
             raise InputError(f"{field}: the space has {found}, and the data need {needed}.")
-    from ..accuracy.sandwich import extremes
     from ..accuracy.supernet import Supernet
 
     whole = Supernet(model, ())

@@ -17,6 +17,8 @@ from typing import NoReturn
 
 from ...errors import CanaoError
 from ..controllers import Controller, make
+from ..controllers.warm_start import WarmStart
+from ..space.scalings import scalings
 from .folder import StudyFolder
 from .ledger import Ledger, finished_in
 from .liveness import BEAT, PATIENCE, Watch, Worker
@@ -189,13 +191,15 @@ def _work(
     plan = folder.plan
 
     def controller() -> Controller:
-        return make(
+        made = make(
             plan.controller,
             plan.space,
             seed=plan.seed,
             trials=folder.trials,
             limit=plan.specification.latency_ms,
         )
+        # What the others are compared with stays random.
+        return made if plan.controller == "random" else WarmStart(made, scalings(plan.space))
 
     with opened(folder) as ledger:
         finished = trials_of(ledger)

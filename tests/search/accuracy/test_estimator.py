@@ -16,8 +16,9 @@ from canao.errors import InputError
 from canao.search.accuracy import Accuracy, SharingOptions
 from canao.search.accuracy.adaptation import _rebuild, inherited
 from canao.search.accuracy.estimator import AccuracyEstimator
-from canao.search.accuracy.sandwich import extremes, sandwich
+from canao.search.accuracy.sandwich import sandwich
 from canao.search.space.architecture import MatrixForm
+from canao.search.space.scalings import extremes
 from canao.search.training import TrainingOptions
 from tests.search.accuracy.spaces import dense_space, space
 from tests.search.support import save_model, sentences, write_rows

@@ -12,7 +12,9 @@ from canao.errors import InputError
 from canao.search.controllers import CONTROLLERS, Controller, OnTable, Outcome, make
 from canao.search.controllers.base import Choosable
 from canao.search.controllers.conformance import CHECKS, check_foreign_states_are_refused
+from canao.search.controllers.warm_start import WarmStart
 from canao.search.space.choices import MatrixChoices
+from canao.search.space.scalings import scalings
 from tests.search.controllers.synthetic import accuracy_of, judged, latency_of, small_space
 
 SPACE = small_space()
@@ -32,6 +34,29 @@ def test_conformance(name: str, check: Callable[..., None], limit: float | None)
         return judged(SPACE, values, limit)
 
     check(lambda: make(name, SPACE, seed=3, trials=24, limit=limit), SPACE, judge)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", ["nsga2", "tpe", "rnn"])
+def test_conformance_after_a_warm_start(name: str, check: Callable[..., None]) -> None:
+    def begun() -> Controller:
+        made = make(name, SPACE, seed=3, trials=24, limit=LIMIT)
+        return WarmStart(made, scalings(SPACE))
+
+    check(begun, SPACE, outcome)
+
+
+def test_a_warm_start_comes_first_and_teaches() -> None:
+    first = scalings(SPACE)
+    warm = WarmStart(make("nsga2", SPACE, seed=3), first)
+    plain = make("nsga2", SPACE, seed=3)
+    for trial, values in enumerate(first):
+        assert warm.ask(trial) == values
+        assert warm.ask(trial, 1) == plain.ask(trial, 1)  # where it was tried already
+        for one in (warm, plain):
+            one.tell(trial, values, outcome(values))
+    assert warm.state_json() == plain.state_json()
+    assert warm.ask(len(first)) == plain.ask(len(first))
 
 
 @pytest.mark.parametrize("name", CONTROLLERS)

@@ -18,6 +18,7 @@ import pytest
 from optuna.storages._grpc.server import make_server
 
 from canao.errors import CanaoError, InputError
+from canao.search.space.scalings import scalings
 from canao.search.study.folder import StudyFolder
 from canao.search.study.ledger import Ledger
 from canao.search.study.liveness import Watch, Worker
@@ -224,6 +225,14 @@ def test_workers_elsewhere_count_or_are_dead(tmp_path: Path) -> None:
     assert not there.finish(claim, {}, None)
     with pytest.raises(InputError, match="another study"):
         Ledger(storage, "s", plan="q", worker=here._worker, watch=here._watch)
+
+
+@pytest.mark.parametrize("controller", ["nsga2", "random"])
+def test_all_but_random_begin_with_scalings(tmp_path: Path, controller: str) -> None:
+    folder = study(tmp_path / "s", 8, controller=controller)
+    even = [folder.plan.space.build(values) for values in scalings(folder.plan.space)]
+    tried = [trial.architecture for trial in run_trials(folder, judge).values()]
+    assert (tried[: len(even)] == even) is (controller == "nsga2")
 
 
 def test_without_locks_workers_count_or_are_dead(
