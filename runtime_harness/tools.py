@@ -16,17 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DeviceError, MissingDeviceError
+from .exit_stop import ExitStop, resident_peak
 
 __all__ = ["ToolResult", "error_line", "run_tool", "signal_text", "tool_directory"]
 
-# Pauses between looks at a running tool, in seconds: short at first, so that the memory of one
-# that ends soon is seen, and longer the longer it runs, so as not to disturb what it measures.
+# Pauses between looks at a running tool, in seconds: short at first, so that one that ends soon is
+# not waited for, and longer the longer it runs, so as not to disturb what it measures.
 _FIRST_POLL, _POLL_GROWTH, _LAST_POLL = 0.001, 1.25, 0.05
 _MAX_LINE = 300
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 # How far the kernel's peak of a process may stray, in bytes: it counts pages per thread and late.
 _PEAK_ERROR = 32 << 20
-_PEAK = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 # "c/runtime/src/iree/vm/invocation.c:103: INVALID_ARGUMENT; what was wrong; where"
 _STATUS = re.compile(r"\S+:\d+: (?P<status>[A-Z_]+; .*)")
 _SIGNALS = {
@@ -81,7 +81,7 @@ def run_tool(
     MissingDeviceError if it cannot be started.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    own_peak = _resident_peak("self")
+    own_peak = resident_peak("self")
     # Files, not pipes: a tool that prints much must neither block nor be read while it is timed.
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         try:
@@ -98,11 +98,12 @@ def run_tool(
             raise MissingDeviceError(
                 f"{what}: {command[0]} cannot be started ({error.strerror})"
             ) from error
+        watch = ExitStop(process.pid)
         try:
-            ended = _wait(process, deadline, own_peak)
+            ended = _wait(process, watch, deadline, own_peak)
         finally:
             if process.returncode is None:
-                _kill_group(process)
+                _kill_group(process, watch)
         stdout.seek(0)
         stderr.seek(0)
         out, err = (file.read().decode(errors="replace") for file in (stdout, stderr))
@@ -141,21 +142,26 @@ def signal_text(number: int) -> str:
 
 
 def _wait(
-    process: subprocess.Popen[bytes], deadline: float | None, own_peak: int
+    process: subprocess.Popen[bytes], watch: ExitStop, deadline: float | None, own_peak: int
 ) -> tuple[int, int | None] | None:
     """Wait for the end; return exit code and peak resident bytes, or None if out of time."""
     pause, seen = _FIRST_POLL, 0
     if deadline is not None and time.monotonic() >= deadline:
         return None  # starting it took all the time there was
     while True:
-        seen = max(seen, _resident_peak(process.pid))
+        seen = max(seen, resident_peak(process.pid))
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
+        if pid and os.WIFSTOPPED(status):
+            watch.stopped(status)
+            pause = _FIRST_POLL
+        elif pid:
             process.returncode = os.waitstatus_to_exitcode(status)
+            if watch.peak is not None:
+                return process.returncode, watch.peak
             # The kernel's figure starts from the peak of this process, which the child shared
             # before it became the tool, so it counts only where it is clearly larger than that.
             final = usage.ru_maxrss * _MAXRSS_UNIT
-            shared = max(own_peak, _resident_peak("self")) + _PEAK_ERROR
+            shared = max(own_peak, resident_peak("self")) + _PEAK_ERROR
             peak = max(final, seen) if final > shared or not seen else seen
             return process.returncode, peak or None
         remaining = pause if deadline is None else min(pause, deadline - time.monotonic())
@@ -165,17 +171,12 @@ def _wait(
         pause = min(_POLL_GROWTH * pause, _LAST_POLL)
 
 
-def _resident_peak(pid: int | str) -> int:
-    """Return the peak resident memory of a process in bytes; 0 where nobody tells."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return 0
-    found = _PEAK.search(status)
-    return int(found[1]) * 1024 if found else 0
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
+def _kill_group(process: subprocess.Popen[bytes], watch: ExitStop) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    while process.returncode is None:
+        _, status = os.waitpid(process.pid, 0)
+        if os.WIFSTOPPED(status):  # at its end, once more
+            watch.stopped(status)
+        else:
+            process.returncode = os.waitstatus_to_exitcode(status)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from canao.errors import DeviceError, MissingDeviceError
-from canao.runtime_harness import tools
+from canao.runtime_harness import exit_stop, tools
 from canao.runtime_harness.tools import error_line, run_tool, tool_directory
 
 
@@ -49,6 +49,47 @@ def test_peak_memory_is_the_tools_own() -> None:
     own_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     size = max(2 * len(ballast), own_peak + 50_000_000)
     assert (run_tool(python(f"b = bytearray({size})"), what="work").peak_bytes or 0) > size
+
+
+def test_the_peak_of_a_tool_that_ends_at_once_is_seen() -> None:
+    ballast = bytearray(200_000_000)
+    for size in (20_000_000, 60_000_000):
+        peak = run_tool(python(f"bytearray({size})"), what="work").peak_bytes
+        assert peak is not None
+        assert size < peak < size + 40_000_000 < len(ballast)
+
+
+def test_where_tracing_is_forbidden_peaks_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exit_stop, "_ptrace", lambda *_: None)
+    ballast = bytearray(200_000_000)
+    code = "b = bytearray(50_000_000); import time; time.sleep(0.3)"
+    assert 50_000_000 < (run_tool(python(code), what="work").peak_bytes or 0) < len(ballast)
+
+
+def test_signals_reach_a_tool_and_it_may_be_stopped() -> None:
+    code = (
+        "import os, signal, subprocess\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('heard', flush=True))\n"
+        "signal.signal(signal.SIGCONT, lambda *_: print('goes on', flush=True))\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "subprocess.Popen(['sh', '-c', f'sleep 0.3; kill -CONT {os.getpid()}'])\n"
+        "os.kill(os.getpid(), signal.SIGSTOP)\n"
+        "print('ends')"
+    )
+    began = time.monotonic()
+    assert run_tool(python(code), what="work").stdout.split("\n")[:3] == [
+        "heard",
+        "goes on",
+        "ends",
+    ]
+    assert time.monotonic() - began > 0.3
+    with pytest.raises(DeviceError, match="SIGSEGV"):
+        run_tool(python("import os; os.kill(os.getpid(), 11)"), what="work")
+
+
+def test_a_stopped_tool_that_is_out_of_time_is_killed() -> None:
+    with pytest.raises(DeviceError, match="did not end within"):
+        run_tool(python("import os; os.kill(os.getpid(), 19)"), what="work", timeout=1.0)
 
 
 def test_out_of_time_kills_the_tool_and_its_children(tmp_path: Path) -> None:
