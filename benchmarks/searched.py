@@ -48,6 +48,7 @@ _MODEL = "minilm"
 _TRAINING = BENCHMARKS / "recipes" / "training-half.toml"
 _UNDISTURBED = 0.9  # of a core, of which it has the whole if nothing else runs
 _TIMES = RESULTS / "searched.json"
+_ANY_COSINE = 1e-6
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.measure:
         for line in read_lines(options.json):
             if line["kind"] == "search" and line["task"] in options.tasks:
-                found = {**_race(line, options.rounds), "scores": _scores(options, line)}
+                found = {**_race(line, options.rounds), **_scores(options, line)}
                 wrong = wrong or any(one["status"] != "timed" for one in found["entries"])
                 others = [one for one in _measured() if one["task"] != line["task"]]
                 write_json(_TIMES, {"kind": "searched", "tasks": [*others, found]})
@@ -195,29 +196,50 @@ def _train(options: Any, task: str, seed: int) -> None:
     )
 
 
-def _scores(options: Any, search: dict[str, Any]) -> dict[str, float]:
-    """By seed, the metric of what was trained, compiled as the search does, on the device."""
-    from canao.compiler.api import compile_model
+def _scores(options: Any, search: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """By seed, the metric of what was trained, compiled as the search does, on the device.
+
+    ``refused``: by seed, why canao gives no bundle of it unless ``--cosine`` allows more.
+    """
     from canao.search.evaluation import evaluate
 
     base, task = cache_directory().parent, search["task"]
-    bundles = {0: base / search["result"]["best"]["bundle"]}
+    bundles, refused = {0: base / search["result"]["best"]["bundle"]}, {}
     for line in read_lines(options.json):
         if line["kind"] == "trained" and line["task"] == task:
             model = base / line["result"]["output"]
             bundles[line["seed"]] = bundle = model.with_name(f"{model.name}.canao")
-            if not bundle.exists():
-                compile_model(
-                    os.fspath(model),
-                    target="host",
-                    seq_len=SEQ_LEN,
-                    output=bundle,
-                    require_verified=True,
-                )
-    return {
+            reason = _compiled(model, bundle)
+            if reason:
+                refused[str(line["seed"])] = reason
+    scores = {
         str(seed): evaluate(bundle, options.data / task, seq_len=SEQ_LEN).value
         for seed, bundle in sorted(bundles.items())
     }
+    return {"scores": scores, "refused": refused}
+
+
+def _compiled(model: Path, bundle: Path) -> str:
+    """Compile; why it was refused at first, or nothing."""
+    from canao.compiler.api import compile_model
+    from canao.errors import NumericsError
+
+    def make(**options: Any) -> None:
+        compile_model(
+            os.fspath(model),
+            target="host",
+            seq_len=SEQ_LEN,
+            output=bundle,
+            require_verified=True,
+            **options,
+        )
+
+    try:
+        make()
+    except NumericsError as error:
+        make(cosine=_ANY_COSINE)
+        return str(error)
+    return ""
 
 
 def _race(line: dict[str, Any], rounds: int) -> dict[str, Any]:

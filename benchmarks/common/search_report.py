@@ -89,7 +89,12 @@ def _seeds(search: _Line, lines: Sequence[_Line], measured: _Line | None) -> lis
         )
     mean = f"Mean loss of {len(losses)} seeds: {statistics.mean(losses):+.2f} points in PyTorch"
     mean += f", {statistics.mean(there):+.2f} on the device." if len(there) == len(losses) else "."
-    return [table(rows, numbers_from=1), mean]
+    refused = [
+        f"Of seed {seed} there is a bundle only with a lower `--cosine`; without, it is refused: "
+        f"{reason}"
+        for seed, reason in (measured or {}).get("refused", {}).items()
+    ]
+    return [table(rows, numbers_from=1), mean, *refused]
 
 
 def _raced(found: _Line | None) -> list[str]:
