@@ -39,16 +39,16 @@ def scalings(space: ArchitectureSpace) -> list[dict[str, Scalar]]:
     ladder = [(depths[0], step / max(1, steps - 1)) for step in range(steps)]
     ladder += [(depth, 0.0) for depth in depths[1:]]
     found = [
-        {d.name: _scaled(d, depth, share, fast=True) for d in decisions}
-        for depth, share in ladder
+        {d.name: _scaled(d, depth, share, fast=True) for d in decisions} for depth, share in ladder
     ]
     found.append({d.name: _scaled(d, depths[0], 0.0, fast=False) for d in decisions})
     return [values for place, values in enumerate(found) if values not in found[:place]]
 
 
 def _scaled(decision: Decision, depth: int, share: float, *, fast: bool) -> Scalar:
-    """``share``: how far down from the largest, 0 to 1, heads and feed-forward units are; ``fast``:
-    whether the table of words and the matrices have the fastest precision, or the widest."""
+    """``share``: how far down from the largest, 0 to 1, heads and feed-forward units are.
+    ``fast``: whether the table of words and the matrices have the fastest precision, or the
+    widest."""
     what = decision.name.split(".")[-1]
     if what == "layers":
         return depth
