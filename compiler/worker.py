@@ -20,6 +20,7 @@ from pathlib import Path
 
 from .. import errors
 from ..errors import InputError
+from ..runtime_harness.exit_stop import resident_peak
 from .lowering import lower, one_line
 from .request import LoweringRequest
 
@@ -79,13 +80,8 @@ def _import_patterns(modules: Iterable[str]) -> None:
 
 def _peak_bytes() -> int:
     """Largest resident memory of this process."""
-    try:
-        # Not ru_maxrss: across fork and exec it remembers the parent's memory.
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not ru_maxrss, if anything else tells: across fork and exec it remembers the parent's memory.
+    return resident_peak("self") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":
